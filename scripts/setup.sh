@@ -1,0 +1,2 @@
+#!/bin/sh
+# Placeholder replaced in the next commit

@@ -1,0 +1,21 @@
+// Errors: every fallible function returns a pd_status and, on failure, one readable line in *err.
+#pragma once
+
+#include <pyramiddrop.h>
+
+// Writes the message into *err (which may be NULL) and returns `status`, so that a caller can write
+//     return pd_fail(err, PD_ERR_FORMAT, "%s: expected %s", path, what);
+// The line names the file, the field and what was expected; no trailing newline or full stop.
+__attribute__((format(printf, 3, 4))) pd_status pd_fail(pd_error *err, pd_status status, const char *format,
+                                                        ...);
+
+// The one line for a failed allocation of `size` bytes for `what`.
+pd_status pd_fail_memory(pd_error *err, size_t size, const char *what);
+
+// Returns from the calling function when `expression` is not PD_OK. For functions that own nothing at that
+// point.
+#define PD_TRY(expression)                                                                                   \
+    do {                                                                                                     \
+        const pd_status pd_try_status = (expression);                                                        \
+        if (pd_try_status != PD_OK) return pd_try_status;                                                    \
+    } while (0)

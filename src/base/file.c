@@ -1,0 +1,107 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+pd_status pd_mapped_file_open(const char *path, pd_mapped_file *file, pd_error *err) {
+    *file = (pd_mapped_file){0};
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return pd_fail(err, PD_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    struct stat info;
+    if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
+        close(descriptor);
+        return pd_fail(err, PD_ERR_IO, "%s: not a regular file", path);
+    }
+    void *data = NULL;
+    if (info.st_size > 0) {
+        data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, descriptor, 0);
+        if (data == MAP_FAILED) {
+            int reason = errno;
+            close(descriptor);
+            return pd_fail(err, PD_ERR_IO, "%s: cannot map: %s", path, strerror(reason));
+        }
+    }
+    close(descriptor);
+    file->data = data;
+    file->size = (size_t)info.st_size;
+    return PD_OK;
+}
+
+void pd_mapped_file_close(pd_mapped_file *file) {
+    if (file->data) munmap((void *)(uintptr_t)file->data, file->size);
+    *file = (pd_mapped_file){0};
+}
+
+static void writer_free(pd_file_writer *writer) {
+    free(writer->path);
+    free(writer->temporary);
+    *writer = (pd_file_writer){0};
+}
+
+pd_status pd_file_writer_open(const char *path, pd_file_writer *writer, pd_error *err) {
+    *writer = (pd_file_writer){0};
+    size_t size = strlen(path) + sizeof ".XXXXXX.tmp";
+    writer->path = strdup(path);
+    writer->temporary = malloc(size);
+    if (!writer->path || !writer->temporary) {
+        writer_free(writer);
+        return pd_fail_memory(err, size, "a file name");
+    }
+    snprintf(writer->temporary, size, "%s.XXXXXX.tmp", path);
+    int descriptor = mkstemps(writer->temporary, 4);
+    if (descriptor < 0) {
+        int reason = errno;
+        writer_free(writer);
+        return pd_fail(err, PD_ERR_IO, "%s: cannot create: %s", path, strerror(reason));
+    }
+    // mkstemps makes the file private; give it what open(…, 0666) would have given.
+    mode_t mask = umask(0);
+    umask(mask);
+    fchmod(descriptor, 0666 & ~mask);
+    writer->stream = fdopen(descriptor, "wb");
+    if (!writer->stream) {
+        close(descriptor);
+        pd_file_writer_discard(writer);
+        return pd_fail_memory(err, BUFSIZ, "a file buffer");
+    }
+    return PD_OK;
+}
+
+pd_status pd_file_write(pd_file_writer *writer, const void *bytes, size_t size, pd_error *err) {
+    if (size != 0 && fwrite(bytes, 1, size, writer->stream) != size) {
+        return pd_fail(err, PD_ERR_IO, "%s: cannot write: %s", writer->path, strerror(errno));
+    }
+    return PD_OK;
+}
+
+pd_status pd_file_writer_commit(pd_file_writer *writer, pd_error *err) {
+    int failed = fflush(writer->stream) != 0 || fsync(fileno(writer->stream)) != 0;
+    int reason = errno;
+    if (fclose(writer->stream) != 0 && !failed) {
+        failed = 1;
+        reason = errno;
+    }
+    writer->stream = NULL;
+    if (!failed && rename(writer->temporary, writer->path) != 0) {
+        failed = 1;
+        reason = errno;
+    }
+    pd_status status = PD_OK;
+    if (failed) {
+        status = pd_fail(err, PD_ERR_IO, "%s: cannot write: %s", writer->path, strerror(reason));
+        unlink(writer->temporary);
+    }
+    writer_free(writer);
+    return status;
+}
+
+void pd_file_writer_discard(pd_file_writer *writer) {
+    if (writer->stream) fclose(writer->stream);
+    if (writer->temporary) unlink(writer->temporary);
+    writer_free(writer);
+}

@@ -1,0 +1,31 @@
+// Files: mapped for reading, and written so that a half-written file never stands under its final name.
+#pragma once
+
+#include "base/error.h"
+
+#include <stdio.h>
+
+// A read-only mapping of a whole regular file. `data` is NULL exactly when `size` is 0.
+typedef struct {
+    const uint8_t *data;
+    size_t size; // bytes
+} pd_mapped_file;
+
+// Maps `path`. Fails with PD_ERR_IO when it cannot be opened or is not a regular file.
+pd_status pd_mapped_file_open(const char *path, pd_mapped_file *file, pd_error *err);
+void pd_mapped_file_close(pd_mapped_file *file);
+
+// Writes to "<path>.XXXXXX.tmp" in the same directory; commit renames it to `path`, discard removes it.
+typedef struct {
+    FILE *stream;
+    char *path;      // final name, owned
+    char *temporary; // name while writing, owned
+} pd_file_writer;
+
+pd_status pd_file_writer_open(const char *path, pd_file_writer *writer, pd_error *err);
+// PD_ERR_IO, with the system's reason, when the bytes cannot be written (a full disk, for one).
+pd_status pd_file_write(pd_file_writer *writer, const void *bytes, size_t size, pd_error *err);
+// Flushes to the disk and renames. On failure the temporary file is removed. Either way the writer is closed.
+pd_status pd_file_writer_commit(pd_file_writer *writer, pd_error *err);
+// Removes the temporary file. A no-op on a writer that is closed or zeroed.
+void pd_file_writer_discard(pd_file_writer *writer);
