@@ -283,7 +283,7 @@ typedef struct pd_stats {
     uint64_t kv_bytes;
     uint64_t kv_bytes_dense;
     uint64_t kv_bytes_reserved; // allocated, room for the answer included
-    uint64_t compute_bytes;     // scratch memory of the largest graph
+    uint64_t compute_bytes;     // scratch memory of all graphs
     double prefill_flops;       // everything prefill did: ViT, projector, decoder, ranking, output head
     double prefill_flops_dense;
     double image_tmacs; // the field's convention: docs/algorithm.md, section 7

@@ -21,6 +21,12 @@ static pd_status check_extents(const pd_gguf *gguf, pd_error *err) {
                 "%zu bytes): is the file truncated?",
                 gguf->path, gguf_get_tensor_name(gguf->gguf, i), size, data_offset + offset, gguf->file.size);
         }
+        // Quantised blocks hold 16-bit scales and f32 tensors are read as floats, in place.
+        if ((data_offset + offset) % sizeof(float) != 0) {
+            return pd_fail(err, PD_ERR_FORMAT,
+                           "%s: tensor %s: expected an offset that is a multiple of 4, found %zu", gguf->path,
+                           gguf_get_tensor_name(gguf->gguf, i), data_offset + offset);
+        }
     }
     return PD_OK;
 }

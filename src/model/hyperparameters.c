@@ -267,6 +267,13 @@ pd_status pd_vision_hyperparameters_read(const pd_gguf *gguf, pd_vision_hyperpar
     PD_TRY(read_pinpoints(gguf, h, err));
     const char *merge = "flat";
     PD_TRY(pd_gguf_get_string(gguf, "clip.vision.mm_patch_merge_type", false, &merge, err));
-    h->spatial_unpad = strncmp(merge, "spatial", 7) == 0;
+    h->spatial_unpad = strcmp(merge, "spatial_unpad") == 0;
+    if (h->n_pinpoints > 0 && !h->spatial_unpad) {
+        return pd_fail(
+            err, PD_ERR_UNSUPPORTED,
+            "%s: clip.vision.mm_patch_merge_type: expected spatial_unpad beside image_grid_pinpoints, "
+            "found \"%s\"",
+            gguf->path, merge);
+    }
     return PD_OK;
 }

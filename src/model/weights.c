@@ -155,6 +155,10 @@ static pd_status bind_vision(const pd_gguf *file, ggml_backend_dev_t cpu, int32_
     const struct ggml_tensor *mm0 = find(&load, REQUIRED, "mm.0.weight");
     if (load.status != PD_OK) return load.status;
     const int64_t hidden = mm0->ne[1];
+    if (hidden < 1 || hidden > 1 << 20) {
+        return pd_fail(err, PD_ERR_FORMAT, "%s: tensor mm.0.weight: expected 1 to %d rows, found %lld",
+                       file->path, 1 << 20, (long long)hidden);
+    }
     w->mm0 = matrix(&load, REQUIRED, d, hidden, "mm.0.weight");
     w->mm0_bias = vector(&load, REQUIRED, hidden, "mm.0.bias");
     w->mm2 = find(&load, REQUIRED, "mm.2.weight");

@@ -1,0 +1,17 @@
+// The public pd_model: weights and tokenizer of one GGUF pair.
+#pragma once
+
+#include "model/weights.h"
+#include "text/tokenizer.h"
+
+struct pd_model {
+    pd_weights weights;
+    pd_tokenizer *tokenizer;
+    char description[256];
+    pd_log_callback log;
+    void *log_user;
+};
+
+// Says a line to the model's log callback, if it has one.
+__attribute__((format(printf, 3, 4))) void pd_model_log(const pd_model *model, pd_log_level level,
+                                                        const char *format, ...);

@@ -1,0 +1,11 @@
+// Scaled dot-product attention, shared by the vision tower and the decoder.
+#pragma once
+
+#include <ggml.h>
+#include <stdbool.h>
+
+// q [head_dim, n_q, n_heads], k and v [head_dim, n_kv, n_kv_heads], any strides with packed rows; n_heads is
+// a multiple of n_kv_heads. mask: f16 [n_kv, n_q], added to the scaled scores, or NULL. flash: ggml's fused
+// kernel; else explicit scores and a softmax in f32. Returns [head_dim * n_heads, n_q].
+struct ggml_tensor *pd_attend(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k,
+                              struct ggml_tensor *v, struct ggml_tensor *mask, bool flash);

@@ -1,0 +1,204 @@
+// Whole-model parity: every case of tests/golden/parity/cases.json, made by an independent PyTorch reference
+// and, for the dense ones, by transformers' own Llava classes. Logits within 2e-4 of their range, kept tokens
+// and greedy tokens identical, under each of the three attention kinds.
+#include <math.h>
+#include <pyramiddrop.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yyjson.h>
+
+#include <cmocka.h> // wants the above
+
+static const char *device; // PD_TEST_DEVICE, or NULL for the CPU
+
+static const char *path_of(char *buffer, size_t size, const char *name) {
+    snprintf(buffer, size, "%s/parity/%s", PD_TEST_DATA, name);
+    return buffer;
+}
+
+static size_t read_ints(yyjson_val *array, int32_t *values, size_t capacity) {
+    size_t index, max;
+    yyjson_val *value;
+    assert_true(yyjson_arr_size(array) <= capacity);
+    yyjson_arr_foreach(array, index, max, value) values[index] = (int32_t)yyjson_get_sint(value);
+    return max;
+}
+
+static bool check(pd_status status, const pd_error *err) {
+    if (status != PD_OK) print_error("%s\n", err->message);
+    return status == PD_OK;
+}
+
+// The largest difference, over the range of the expected logits.
+static double logit_error(yyjson_val *expected, const float *logits, size_t count) {
+    assert_int_equal(yyjson_arr_size(expected), count);
+    double low = INFINITY, high = -INFINITY, worst = 0.0;
+    size_t index, max;
+    yyjson_val *value;
+    yyjson_arr_foreach(expected, index, max, value) {
+        const double want = yyjson_get_num(value), difference = fabs(want - (double)logits[index]);
+        if (!(difference <= worst)) worst = difference; // NaN stays
+        if (want < low) low = want;
+        if (want > high) high = want;
+    }
+    return worst / (high - low);
+}
+
+static void check_kept(const pd_session *session, yyjson_val *kept) {
+    size_t image, n_images, stage, n_stages;
+    yyjson_val *of_image, *of_stage;
+    yyjson_arr_foreach(kept, image, n_images, of_image) {
+        yyjson_arr_foreach(of_image, stage, n_stages, of_stage) {
+            const int32_t *tokens;
+            size_t count;
+            assert_int_equal(pd_session_kept(session, (int32_t)image, (int32_t)stage, &tokens, &count, NULL),
+                             PD_OK);
+            assert_int_equal(count, yyjson_arr_size(of_stage));
+            for (size_t i = 0; i < count; i++) {
+                assert_int_equal(tokens[i], yyjson_get_sint(yyjson_arr_get(of_stage, i)));
+            }
+        }
+    }
+}
+
+static pd_aspect_ratio aspect_of(const char *name) {
+    if (strcmp(name, "anyres") == 0) return PD_ASPECT_ANYRES;
+    if (strcmp(name, "square") == 0) return PD_ASPECT_SQUARE;
+    return PD_ASPECT_PAD;
+}
+
+static const char *string(yyjson_val *object, const char *key) {
+    return yyjson_get_str(yyjson_obj_get(object, key));
+}
+
+static double check_session(pd_session *session, yyjson_val *one, pd_image *const *images, size_t n_images) {
+    yyjson_val *expect = yyjson_obj_get(one, "expect");
+    pd_error err;
+    int32_t tokens[256];
+    const size_t n_tokens = read_ints(yyjson_obj_get(one, "tokens"), tokens, 256);
+    assert_true(check(pd_session_prompt_tokens(session, tokens, n_tokens, images, n_images, &err), &err));
+
+    const pd_stats *stats = pd_session_stats(session);
+    yyjson_val *rows = yyjson_obj_get(expect, "rows_per_stage");
+    assert_int_equal(stats->n_stages, yyjson_arr_size(rows));
+    for (int32_t s = 0; s < stats->n_stages; s++) {
+        assert_int_equal(stats->stages[s].n_rows, yyjson_get_sint(yyjson_arr_get(rows, (size_t)s)));
+    }
+    check_kept(session, yyjson_obj_get(expect, "kept"));
+
+    const float *logits;
+    size_t count;
+    assert_true(check(pd_session_logits(session, &logits, &count, &err), &err));
+    double worst = logit_error(yyjson_obj_get(expect, "logits"), logits, count);
+
+    yyjson_val *greedy = yyjson_obj_get(expect, "greedy");
+    for (size_t i = 0; i < yyjson_arr_size(greedy); i++) {
+        int32_t token;
+        assert_true(check(pd_session_next_token(session, &token, &err), &err));
+        assert_int_equal(token, yyjson_get_sint(yyjson_arr_get(greedy, i)));
+    }
+    assert_true(check(pd_session_logits(session, &logits, &count, &err), &err));
+    const double final = logit_error(yyjson_obj_get(expect, "final_logits"), logits, count);
+    return final > worst || isnan(final) ? final : worst;
+}
+
+static double check_case(yyjson_val *one, pd_attention attention, pd_cache_type cache_type) {
+    char model_path[512], mmproj_path[512], image_path[512];
+    pd_error err;
+    pd_model_params mp;
+    pd_model_params_default(&mp, sizeof mp);
+    mp.model_path = path_of(model_path, sizeof model_path, string(one, "model"));
+    if (string(one, "mmproj"))
+        mp.mmproj_path = path_of(mmproj_path, sizeof mmproj_path, string(one, "mmproj"));
+    mp.device = device;
+    pd_model *model;
+    assert_true(check(pd_model_load(&mp, &model, &err), &err));
+
+    pd_image *images[4] = {0};
+    yyjson_val *names = yyjson_obj_get(one, "images");
+    const size_t n_images = yyjson_arr_size(names);
+    for (size_t i = 0; i < n_images; i++) {
+        path_of(image_path, sizeof image_path, yyjson_get_str(yyjson_arr_get(names, i)));
+        assert_true(check(pd_image_load(image_path, &images[i], &err), &err));
+    }
+
+    pd_policy policy;
+    int32_t layers[PD_MAX_DROPS];
+    double ratios[PD_MAX_DROPS];
+    const size_t n_drops = read_ints(yyjson_obj_get(one, "layer_list"), layers, PD_MAX_DROPS);
+    yyjson_val *ratio_list = yyjson_obj_get(one, "image_token_ratio_list");
+    for (size_t i = 0; i < n_drops; i++)
+        ratios[i] = yyjson_get_num(yyjson_arr_get(ratio_list, i));
+    assert_true(check(pd_policy_pyramid(&policy, layers, ratios, (int32_t)n_drops, &err), &err));
+    if (strcmp(string(one, "positions"), "original") == 0) policy.positions = PD_POSITIONS_ORIGINAL;
+
+    pd_session_params sp;
+    pd_session_params_default(&sp, sizeof sp);
+    sp.policy = &policy;
+    sp.attention = attention;
+    sp.cache_type = cache_type;
+    sp.n_threads = 2;
+    sp.ignore_eos = true;
+    sp.aspect_ratio = string(one, "aspect") ? aspect_of(string(one, "aspect")) : PD_ASPECT_AUTO;
+    pd_session *session;
+    assert_true(check(pd_session_create(model, &sp, &session, &err), &err));
+    const double worst = check_session(session, one, images, n_images);
+
+    pd_session_free(session);
+    for (size_t i = 0; i < n_images; i++)
+        pd_image_free(images[i]);
+    pd_model_free(model);
+    return worst;
+}
+
+static void check_all(pd_attention attention) {
+    char path[512];
+    yyjson_doc *doc = yyjson_read_file(path_of(path, sizeof path, "cases.json"), 0, NULL, NULL);
+    assert_non_null(doc);
+    yyjson_val *root = yyjson_doc_get_root(doc);
+    yyjson_val *cases = yyjson_is_arr(root) ? root : yyjson_obj_get(root, "cases");
+    assert_true(yyjson_arr_size(cases) > 0);
+    const char *only = getenv("PD_TEST_CASE");
+    double worst = 0.0;
+    size_t index, max;
+    yyjson_val *one;
+    yyjson_arr_foreach(cases, index, max, one) {
+        if (only && strcmp(only, string(one, "name")) != 0) continue;
+        const double error = check_case(one, attention, PD_CACHE_F32);
+        if (!(error <= 2e-4))
+            print_error("%s: logits off by %.3g of their range\n", string(one, "name"), error);
+        assert_true(error <= 2e-4);
+        if (error > worst) worst = error;
+    }
+    print_message("%zu cases, worst logit error %.2g of the range\n", max, worst);
+    yyjson_doc_free(doc);
+}
+
+static void parity_eager(void **state) {
+    (void)state;
+    check_all(PD_ATTENTION_EAGER);
+}
+
+static void parity_sdpa(void **state) {
+    (void)state;
+    check_all(PD_ATTENTION_SDPA);
+}
+
+static void parity_flash(void **state) {
+    (void)state;
+    check_all(PD_ATTENTION_FLASH);
+}
+
+int main(void) {
+    device = getenv("PD_TEST_DEVICE");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parity_eager),
+        cmocka_unit_test(parity_sdpa),
+        cmocka_unit_test(parity_flash),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
