@@ -190,11 +190,20 @@ static pd_status read_pinpoints(const pd_gguf *gguf, pd_vision_hyperparameters *
     return PD_OK;
 }
 
-// Which layers' output is the feature. LLaVA takes the last but one (feature layer −2): a file without
-// clip.vision.feature_layer runs all its layers but the last, as llama.cpp does.
+// Files made by LLaVA's first converter call CLIP's fc1 "ffn_down" and fc2 "ffn_up". The shapes tell which is
+// which, unless n_ff = n_embd, where the names are believed.
+static bool has_swapped_ffn(const pd_gguf *gguf, const pd_vision_hyperparameters *h) {
+    const struct ggml_tensor *down = ggml_get_tensor(gguf->tensors, "v.blk.0.ffn_down.weight");
+    return down && h->n_ff != h->n_embd && down->ne[0] == h->n_embd && down->ne[1] == h->n_ff;
+}
+
+// Which layer's output is the feature. LLaVA takes the last but one (feature layer −2). A file without
+// clip.vision.feature_layer holds all of CLIP's layers, of which the last is not run, except that LLaVA's
+// first converter left that one out and did not count it.
 static pd_status read_feature_layer(const pd_gguf *gguf, pd_vision_hyperparameters *h, pd_error *err) {
     static const char *const key = "clip.vision.feature_layer";
-    h->n_layers_run = h->n_layers - 1;
+    h->swapped_ffn = has_swapped_ffn(gguf, h);
+    h->n_layers_run = h->swapped_ffn ? h->n_layers : h->n_layers - 1;
     const void *data;
     size_t count;
     PD_TRY(pd_gguf_get_array(gguf, key, false, GGUF_TYPE_INT32, &data, &count, err));

@@ -40,6 +40,7 @@ typedef struct pd_vision_hyperparameters {
     int32_t n_heads;
     int32_t n_layers;     // in the file
     int32_t n_layers_run; // up to the feature layer
+    bool swapped_ffn;     // LLaVA's first converter: fc1 is called ffn_down and fc2 ffn_up
     float epsilon;
     bool exact_gelu; // else quick GELU: x · sigmoid(1.702 x)
     float mean[3], std[3];

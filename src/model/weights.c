@@ -125,13 +125,6 @@ static pd_status bind_decoder(const pd_gguf *file, ggml_backend_dev_t cpu, pd_de
     return load.status;
 }
 
-// Files made by LLaVA's first converter call CLIP's fc1 "ffn_down" and fc2 "ffn_up". The shapes tell which is
-// which, unless n_ff = n_embd; then the bias lengths are equal as well and the names are believed.
-static bool has_swapped_ffn(const pd_gguf *file, const pd_vision_hyperparameters *h) {
-    const struct ggml_tensor *down = ggml_get_tensor(file->tensors, "v.blk.0.ffn_down.weight");
-    return down && h->n_ff != h->n_embd && down->ne[0] == h->n_embd && down->ne[1] == h->n_ff;
-}
-
 static pd_status bind_vision(const pd_gguf *file, ggml_backend_dev_t cpu, int32_t decoder_n_embd,
                              pd_vision_weights *w, pd_error *err) {
     const pd_vision_hyperparameters *h = &w->h;
@@ -177,8 +170,7 @@ static pd_status bind_vision(const pd_gguf *file, ggml_backend_dev_t cpu, int32_
     if (!w->layers)
         return pd_fail_memory(err, (size_t)h->n_layers_run * sizeof *w->layers, "the ViT's layers");
 
-    const bool swapped = has_swapped_ffn(file, h);
-    const char *up = swapped ? "ffn_down" : "ffn_up", *down = swapped ? "ffn_up" : "ffn_down";
+    const char *up = h->swapped_ffn ? "ffn_down" : "ffn_up", *down = h->swapped_ffn ? "ffn_up" : "ffn_down";
     for (int32_t i = 0; i < h->n_layers_run && load.status == PD_OK; i++) {
         pd_vision_layer *layer = &w->layers[i];
         layer->ln1 = vector(&load, REQUIRED, d, named("v.blk.%d.ln1.weight", i).text);
