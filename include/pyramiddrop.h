@@ -25,12 +25,12 @@
 //     pd_image_free(image);
 //     pd_model_free(model);
 //
-// Conventions. Functions that can fail return a pd_status; on failure *err, which may be NULL, holds one readable
-// line, and output handles are set to NULL. Strings are UTF-8. Handles are opaque and owned by the caller, who
-// frees them; freeing NULL does nothing. The library prints nothing, never exits, and keeps no global state of
-// its own. A model may be used by several sessions in several threads at once; a session by one thread at a
-// time, except pd_session_cancel, which any thread or signal handler may call.
-// Parameter structs start with their size, so that later versions can append fields.
+// Conventions. Functions that can fail return a pd_status; on failure *err, which may be NULL, holds one
+// readable line, and output handles are set to NULL. Strings are UTF-8. Handles are opaque and owned by the
+// caller, who frees them; freeing NULL does nothing. The library prints nothing, never exits, and keeps no
+// global state of its own. A model may be used by several sessions in several threads at once; a session by
+// one thread at a time, except pd_session_cancel, which any thread or signal handler may call. Parameter
+// structs start with their size, so that later versions can append fields.
 
 #ifndef PYRAMIDDROP_H
 #define PYRAMIDDROP_H
@@ -49,7 +49,7 @@ extern "C" {
 #define PD_API
 #endif
 
-// ---- status and errors --------------------------------------------------------------------------------------
+// ---- status and errors ------------------------------------------------------------------------------------
 
 typedef enum pd_status {
     PD_OK = 0,
@@ -79,7 +79,7 @@ typedef enum pd_log_level { PD_LOG_DEBUG, PD_LOG_INFO, PD_LOG_WARNING, PD_LOG_ER
 // `line` has no newline and is valid during the call only.
 typedef void (*pd_log_callback)(pd_log_level level, const char *line, void *user);
 
-// ---- policy: which image tokens live how long ------------------------------------------------------------------
+// ---- policy: which image tokens live how long -------------------------------------------------------------
 
 // The most drops a policy can have.
 #define PD_MAX_DROPS 31
@@ -97,11 +97,12 @@ typedef enum pd_positions {
     PD_POSITIONS_ORIGINAL = 1, // every token keeps its first position
 } pd_positions;
 
-// After layer_list[i] executed decoder layers, (int)(N * image_token_ratio_list[i]) of an image's N tokens stay.
+// After layer_list[i] executed decoder layers, (int)(N * image_token_ratio_list[i]) of an image's N tokens
+// stay.
 typedef struct pd_policy {
-    int32_t n_drops; // 0: dense
-    int32_t layer_list[PD_MAX_DROPS];             // strictly increasing, in 1..n_layers-1
-    double image_token_ratio_list[PD_MAX_DROPS];  // non-increasing, in [0, 1]; 0 withdraws the image
+    int32_t n_drops;                             // 0: dense
+    int32_t layer_list[PD_MAX_DROPS];            // strictly increasing, in 1..n_layers-1
+    double image_token_ratio_list[PD_MAX_DROPS]; // non-increasing, in [0, 1]; 0 withdraws the image
     pd_scorer scorer;
     pd_positions positions;
     uint64_t seed; // PD_SCORER_RANDOM
@@ -114,6 +115,10 @@ PD_API void pd_policy_default(pd_policy *policy, int32_t n_layers);
 // A pyramid from two lists of n_drops entries, checked except for the model's depth.
 PD_API pd_status pd_policy_pyramid(pd_policy *policy, const int32_t *layer_list,
                                    const double *image_token_ratio_list, int32_t n_drops, pd_error *err);
+// The same from LLaVA's argument texts, such as "[8,16,24]" and "[0.5,0.25,0.125]"; the brackets may be left
+// out.
+PD_API pd_status pd_policy_lists(pd_policy *policy, const char *layer_list,
+                                 const char *image_token_ratio_list, pd_error *err);
 // From text, for a model of n_layers:
 //     none | pdrop | pdrop:8=.5,16=.25,24=.125 | fastv:2=.5 | vtw:16 | uniform:8=.5 | random:8=.5,16=.25
 // and behind any of them ";positions=original" and ";seed=7".
@@ -121,7 +126,7 @@ PD_API pd_status pd_policy_parse(pd_policy *policy, const char *text, int32_t n_
 // Whether `policy` can run on a model of n_layers.
 PD_API pd_status pd_policy_check(const pd_policy *policy, int32_t n_layers, pd_error *err);
 
-// ---- pictures --------------------------------------------------------------------------------------------------
+// ---- pictures ---------------------------------------------------------------------------------------------
 
 // A decoded picture: 8-bit RGB, upright.
 typedef struct pd_image pd_image;
@@ -140,7 +145,7 @@ PD_API int32_t pd_image_height(const pd_image *image);
 PD_API const uint8_t *pd_image_rgb(const pd_image *image);
 PD_API void pd_image_free(pd_image *image);
 
-// ---- model -----------------------------------------------------------------------------------------------------
+// ---- model ------------------------------------------------------------------------------------------------
 
 typedef struct pd_model pd_model;
 
@@ -176,7 +181,7 @@ PD_API pd_status pd_model_tokenize(const pd_model *model, const char *text, bool
 PD_API pd_status pd_model_token_piece(const pd_model *model, int32_t token, const char **bytes, size_t *size,
                                       pd_error *err);
 
-// ---- session ---------------------------------------------------------------------------------------------------
+// ---- session ----------------------------------------------------------------------------------------------
 
 typedef struct pd_session pd_session;
 
@@ -205,16 +210,17 @@ typedef struct pd_session_params {
     pd_attention attention;
     pd_cache_type cache_type;
     pd_aspect_ratio aspect_ratio;
-    const char *conversation; // LLaVA's template name ("vicuna_v1", …); NULL: what the GGUF says, else vicuna_v1
-    const char *system;       // system prompt; NULL: the template's own
-    int32_t n_ctx;            // most tokens of prompt and answer together; 0: the model's own, at most 4096
-    int32_t n_predict;        // most tokens of one answer; -1: until the end token or a full context
-    int32_t n_threads;        // 0: one for each core
-    float temperature;        // 0: greedy
-    int32_t top_k;            // 0: off
-    float top_p;              // 1: off
-    float repeat_penalty;     // 1: off
-    int32_t repeat_last_n;    // how many of the last tokens the penalty looks at
+    const char
+        *conversation;  // LLaVA's template name ("vicuna_v1", …); NULL: what the GGUF says, else vicuna_v1
+    const char *system; // system prompt; NULL: the template's own
+    int32_t n_ctx;      // most tokens of prompt and answer together; 0: the model's own, at most 4096
+    int32_t n_predict;  // most tokens of one answer; -1: until the end token or a full context
+    int32_t n_threads;  // 0: one for each core
+    float temperature;  // 0: greedy
+    int32_t top_k;      // 0: off
+    float top_p;        // 1: off
+    float repeat_penalty;  // 1: off
+    int32_t repeat_last_n; // how many of the last tokens the penalty looks at
     uint64_t seed;
     bool ignore_eos; // for benchmarks
     pd_progress_callback progress;
@@ -236,8 +242,9 @@ typedef struct pd_message {
     size_t n_images;
 } pd_message;
 
-// Runs prefill over a whole conversation, which must end with a user message. May be called again: the ranking
-// belongs to the last question, so every call starts afresh; pictures already encoded are not encoded again.
+// Runs prefill over a whole conversation, which must end with a user message. May be called again: the
+// ranking belongs to the last question, so every call starts afresh; pictures already encoded are not encoded
+// again.
 PD_API pd_status pd_session_prompt(pd_session *session, const pd_message *messages, size_t n_messages,
                                    pd_error *err);
 // The same without a template: token ids with PD_IMAGE_TOKEN where each picture stands, in order.
@@ -254,15 +261,15 @@ PD_API pd_status pd_session_logits(pd_session *session, const float **logits, si
 PD_API void pd_session_cancel(pd_session *session);
 
 typedef struct pd_stage_stats {
-    int32_t first_layer;    // this stage runs layers first_layer … first_layer + n_layers - 1
+    int32_t first_layer; // this stage runs layers first_layer … first_layer + n_layers - 1
     int32_t n_layers;
-    int32_t n_rows;         // live rows in prefill: text and image tokens
-    int32_t n_image_tokens; // of them image tokens
-    double layers_ms;       // prefill time of its layers
-    double rank_ms;         // ranking, selecting and gathering at its end
-    uint64_t kv_bytes;      // keys and values of its live rows, generated ones included
+    int32_t n_rows;          // live rows in prefill: text and image tokens
+    int32_t n_image_tokens;  // of them image tokens
+    double layers_ms;        // prefill time of its layers
+    double rank_ms;          // ranking, selecting and gathering at its end
+    uint64_t kv_bytes;       // keys and values of its live rows, generated ones included
     uint64_t kv_bytes_dense; // the same had nothing been dropped
-    double flops;           // of its layers, and of the ranking at its end; 2 for a multiply-accumulate
+    double flops;            // of its layers, and of the ranking at its end; 2 for a multiply-accumulate
     double flops_dense;
 } pd_stage_stats;
 
@@ -276,9 +283,9 @@ typedef struct pd_stats {
     double image_ms;              // resampling and tiling
     double vit_ms;                // vision tower (0 when every picture was encoded before)
     double projector_ms;
-    double prefill_ms; // decoder: embedding, stages, ranking, output head
-    double rank_ms;    // of prefill_ms
-    double decode_ms;  // generated tokens after the first
+    double prefill_ms;     // decoder: embedding, stages, ranking, output head
+    double rank_ms;        // of prefill_ms
+    double decode_ms;      // generated tokens after the first
     double first_token_ms; // from the call of prompt to the first token drawn
     uint64_t kv_bytes;
     uint64_t kv_bytes_dense;
@@ -294,8 +301,8 @@ typedef struct pd_stats {
 PD_API const pd_stats *pd_session_stats(const pd_session *session);
 // Which of picture `image`'s tokens (0 … N-1, ascending) were live in `stage`. Owned by the session until the
 // next prompt.
-PD_API pd_status pd_session_kept(const pd_session *session, int32_t image, int32_t stage, const int32_t **tokens,
-                                 size_t *count, pd_error *err);
+PD_API pd_status pd_session_kept(const pd_session *session, int32_t image, int32_t stage,
+                                 const int32_t **tokens, size_t *count, pd_error *err);
 // The conversation template in use, by LLaVA's name.
 PD_API const char *pd_session_conversation(const pd_session *session);
 

@@ -105,3 +105,13 @@ void pd_file_writer_discard(pd_file_writer *writer) {
     if (writer->temporary) unlink(writer->temporary);
     writer_free(writer);
 }
+
+pd_status pd_file_writer_reserve(pd_file_writer *writer, size_t size, pd_error *err) {
+    if (size > INT64_MAX) return pd_fail(err, PD_ERR_IO, "%s: %zu bytes are too many", writer->path, size);
+    const int reason = posix_fallocate(fileno(writer->stream), 0, (off_t)size);
+    if (reason == ENOSPC || reason == EFBIG || reason == EDQUOT) {
+        return pd_fail(err, PD_ERR_IO, "%s: cannot write %zu bytes: %s", writer->path, size,
+                       strerror(reason));
+    }
+    return PD_OK;
+}

@@ -29,3 +29,6 @@ pd_status pd_file_write(pd_file_writer *writer, const void *bytes, size_t size, 
 pd_status pd_file_writer_commit(pd_file_writer *writer, pd_error *err);
 // Removes the temporary file. A no-op on a writer that is closed or zeroed.
 void pd_file_writer_discard(pd_file_writer *writer);
+// Takes `size` bytes of the disk beforehand, so that a disk that is too full is found out at once. File
+// systems that cannot say pass.
+pd_status pd_file_writer_reserve(pd_file_writer *writer, size_t size, pd_error *err);

@@ -89,8 +89,63 @@ pd_status pd_policy_pyramid(pd_policy *policy, const int32_t *layer_list,
     return status;
 }
 
-// ---- text
-// ------------------------------------------------------------------------------------------------------
+// A list of numbers such as "[8, 16,24]" or "8,16,24".
+static pd_status parse_list(const char *name, const char *text, double values[PD_MAX_DROPS], int32_t *count,
+                            pd_error *err) {
+    const char *at = text + strspn(text, " \t");
+    const bool bracket = *at == '[';
+    if (bracket) at++;
+    *count = 0;
+    at += strspn(at, " \t");
+    while (*at != '\0' && *at != ']') {
+        char *after;
+        const double value = strtod(at, &after);
+        if (after == at || *count == PD_MAX_DROPS) {
+            return pd_fail(err, PD_ERR_ARGUMENT,
+                           "%s \"%.200s\": expected at most %d numbers such as [8,16,24]", name, text,
+                           PD_MAX_DROPS);
+        }
+        values[(*count)++] = value;
+        at = after + strspn(after, " \t");
+        if (*at != ',') break;
+        at++;
+        at += strspn(at, " \t");
+        if (*at == '\0' || *at == ']') {
+            return pd_fail(err, PD_ERR_ARGUMENT, "%s \"%.200s\": expected a number behind the last comma",
+                           name, text);
+        }
+    }
+    const char *end = at + (bracket && *at == ']');
+    if ((bracket && *at != ']') || end[strspn(end, " \t")] != '\0') {
+        return pd_fail(err, PD_ERR_ARGUMENT, "%s \"%.200s\": expected \",\" or %s at \"%.40s\"", name, text,
+                       bracket ? "\"]\"" : "the end", at);
+    }
+    return PD_OK;
+}
+
+pd_status pd_policy_lists(pd_policy *policy, const char *layer_list, const char *image_token_ratio_list,
+                          pd_error *err) {
+    double layers[PD_MAX_DROPS], ratios[PD_MAX_DROPS];
+    int32_t numbers[PD_MAX_DROPS], n_layers, n_ratios;
+    pd_policy_none(policy);
+    PD_TRY(parse_list("layer_list", layer_list, layers, &n_layers, err));
+    PD_TRY(parse_list("image_token_ratio_list", image_token_ratio_list, ratios, &n_ratios, err));
+    if (n_layers != n_ratios) {
+        return pd_fail(
+            err, PD_ERR_ARGUMENT,
+            "layer_list has %d entries and image_token_ratio_list %d: expected lists of one length", n_layers,
+            n_ratios);
+    }
+    for (int32_t i = 0; i < n_layers; i++) {
+        if (!(layers[i] >= 0.0 && layers[i] <= 1e6) || layers[i] != floor(layers[i])) {
+            return pd_fail(err, PD_ERR_ARGUMENT, "layer_list: expected whole numbers, found %g", layers[i]);
+        }
+        numbers[i] = (int32_t)layers[i];
+    }
+    return pd_policy_pyramid(policy, numbers, ratios, n_layers, err);
+}
+
+// ---- text -------------------------------------------------------------------------------------------------
 
 static pd_status bad_text(const char *text, const char *at, const char *expected, pd_error *err) {
     return pd_fail(err, PD_ERR_ARGUMENT, "policy \"%.200s\": expected %s at \"%.40s\"", text, expected, at);

@@ -1,5 +1,7 @@
 #include "drop/select.h"
 
+#include "base/random.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -88,18 +90,10 @@ void pd_select_uniform(const pd_selection *selection, int32_t *rows) {
     select_rows(selection, choose_evenly, NULL, rows);
 }
 
-// SplitMix64 (Steele, Lea, Flood 2014).
-static uint64_t next_random(uint64_t *state) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15U);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31);
-}
-
 // The first `kept` of a Fisher-Yates shuffle. The modulo's bias is below count / 2^64.
 static void choose_randomly(int32_t *candidates, int32_t count, int32_t kept, void *user) {
     for (int32_t i = 0; i < kept; i++) {
-        const int32_t j = i + (int32_t)(next_random(user) % (uint64_t)(count - i));
+        const int32_t j = i + (int32_t)(pd_random_next(user) % (uint64_t)(count - i));
         const int32_t candidate = candidates[i];
         candidates[i] = candidates[j];
         candidates[j] = candidate;

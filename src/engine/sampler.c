@@ -1,5 +1,7 @@
 #include "engine/sampler.h"
 
+#include "base/random.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -38,14 +40,6 @@ void pd_sampler_free(pd_sampler *sampler) {
 
 void pd_sampler_reset(pd_sampler *sampler) {
     sampler->state = sampler->params.seed;
-}
-
-// Uniform in [0, 1): 53 bits of SplitMix64 (Steele, Lea, Flood 2014).
-static double next_uniform(uint64_t *state) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15U);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
 static int best_first(const void *a, const void *b) {
@@ -105,7 +99,7 @@ int32_t pd_sampler_draw(pd_sampler *sampler, const float *logits, const int32_t 
         total +=
             exp(((double)candidates[i].logit - (double)candidates[0].logit) / (double)params->temperature);
     }
-    double left = next_uniform(&sampler->state) * total;
+    double left = pd_random_uniform(&sampler->state) * total;
     for (int32_t i = 0; i < n; i++) {
         left -=
             exp(((double)candidates[i].logit - (double)candidates[0].logit) / (double)params->temperature);

@@ -158,8 +158,7 @@ pd_status pd_session_prompt_tokens(pd_session *session, const int32_t *tokens, s
     return told(session, pd_session_run_prompt(session, tokens, n_tokens, images, n_images, err));
 }
 
-// ---- messages
-// --------------------------------------------------------------------------------------------------
+// ---- messages ---------------------------------------------------------------------------------------------
 
 static const char image_placeholder[] = "<image>";
 
@@ -247,8 +246,7 @@ pd_status pd_session_prompt(pd_session *session, const pd_message *messages, siz
     return status;
 }
 
-// ---- the answer
-// ------------------------------------------------------------------------------------------------
+// ---- the answer -------------------------------------------------------------------------------------------
 
 static pd_status not_prompted(pd_error *err) {
     return pd_fail(err, PD_ERR_ARGUMENT, "the session has no prompt yet");

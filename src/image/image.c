@@ -30,7 +30,8 @@ pd_status pd_image_new(const pd_encoded_image *encoded, const char *format, uint
     if (!created || !rgb) {
         free(created);
         free(rgb);
-        return pd_fail_memory(err, size, "a picture");
+        pd_fail_memory(err, size, "a picture");
+        return PD_ERR_MEMORY;
     }
     *created = (pd_image){(int32_t)width, (int32_t)height, rgb};
     *image = created;

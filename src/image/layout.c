@@ -68,8 +68,9 @@ static pd_status check_params(const pd_preprocess_params *params, pd_error *err)
 static pd_status check_pinpoints(const pd_preprocess_params *params, pd_error *err) {
     const int32_t side = params->image_size;
     if (params->n_pinpoints < 1 || !params->pinpoints) {
-        return pd_fail(err, PD_ERR_ARGUMENT,
-                       "clip.vision.image_grid_pinpoints is empty: expected resolutions for anyres");
+        pd_fail(err, PD_ERR_ARGUMENT,
+                "clip.vision.image_grid_pinpoints is empty: expected resolutions for anyres");
+        return PD_ERR_ARGUMENT;
     }
     for (int32_t i = 0; i < params->n_pinpoints; i++) {
         const int32_t width = params->pinpoints[i][0];

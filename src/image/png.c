@@ -18,18 +18,38 @@ static uint32_t read_u32(const uint8_t *bytes) {
     return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
 }
 
-static pd_status fail(const pd_encoded_image *encoded, int code, pd_error *err) {
+// Where libspng reads. Its own reader of a buffer does not notice that the last four bytes are missing.
+typedef struct {
+    const pd_encoded_image *encoded;
+    size_t offset;
+    bool ended; // more was asked for than there is
+} png_reader;
+
+static int read_bytes(spng_ctx *context, void *user, void *destination, size_t length) {
+    (void)context;
+    png_reader *reader = user;
+    if (length > reader->encoded->size - reader->offset) {
+        reader->ended = true;
+        return SPNG_IO_EOF;
+    }
+    memcpy(destination, reader->encoded->bytes + reader->offset, length);
+    reader->offset += length;
+    return 0;
+}
+
+static pd_status fail(const png_reader *reader, int code, pd_error *err) {
+    const char *name = reader->encoded->name;
+    if (reader->ended || code == SPNG_EIDAT_TOO_SHORT) {
+        return pd_fail(err, PD_ERR_FORMAT, "%s: PNG: the file ends before the picture does", name);
+    }
     switch (code) {
-    case SPNG_IO_EOF:
-    case SPNG_EIDAT_TOO_SHORT:
-        return pd_fail(err, PD_ERR_FORMAT, "%s: PNG: the file ends before the picture does", encoded->name);
     case SPNG_EMEM:
-        return pd_fail(err, PD_ERR_MEMORY, "%s: PNG: out of memory", encoded->name);
+        return pd_fail(err, PD_ERR_MEMORY, "%s: PNG: out of memory", name);
     case SPNG_ECHUNK_LIMITS:
-        return pd_fail(err, PD_ERR_UNSUPPORTED, "%s: PNG: text or profile of more than %zu bytes",
-                       encoded->name, MAX_CHUNK);
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "%s: PNG: text or profile of more than %zu bytes", name,
+                       MAX_CHUNK);
     default:
-        return pd_fail(err, PD_ERR_FORMAT, "%s: PNG: %s", encoded->name, spng_strerror(code));
+        return pd_fail(err, PD_ERR_FORMAT, "%s: PNG: %s", name, spng_strerror(code));
     }
 }
 
@@ -63,10 +83,11 @@ static int decode_rows(spng_ctx *context, pd_image *image, bool interlaced, uint
 static pd_status decode(spng_ctx *context, const pd_encoded_image *encoded, pd_image **image,
                         int32_t *orientation, pd_error *err) {
     struct spng_ihdr header;
+    png_reader reader = {.encoded = encoded};
     spng_set_chunk_limits(context, MAX_CHUNK, MAX_CHUNKS);
-    int code = spng_set_png_buffer(context, encoded->bytes, encoded->size);
+    int code = spng_set_png_stream(context, read_bytes, &reader);
     if (code == SPNG_OK) code = spng_get_ihdr(context, &header);
-    if (code != SPNG_OK) return fail(encoded, code, err);
+    if (code != SPNG_OK) return fail(&reader, code, err);
 
     pd_status status = pd_image_new(encoded, "PNG", header.width, header.height, 3, image, err);
     if (status != PD_OK) return status;
@@ -76,7 +97,7 @@ static pd_status decode(spng_ctx *context, const pd_encoded_image *encoded, pd_i
     free(rgba);
     // To the end chunk: the file is whole, and an eXIf chunk may stand behind the picture.
     if (code == SPNG_OK) code = spng_decode_chunks(context);
-    if (code != SPNG_OK) return fail(encoded, code, err);
+    if (code != SPNG_OK || reader.ended) return fail(&reader, code, err);
 
     struct spng_exif exif;
     if (spng_get_exif(context, &exif) == SPNG_OK) {

@@ -48,16 +48,17 @@ static pd_status kernel_new(int32_t source_size, int32_t full_size, int32_t star
     const size_t stride = (size_t)ceil(support) * 2 + 1;
     const size_t size = (size_t)n * stride * sizeof(int32_t);
     *kernel = (resampling_kernel){
-        .first = malloc((size_t)n * sizeof(int32_t)),
-        .count = malloc((size_t)n * sizeof(int32_t)),
-        .coefficients = malloc(size),
+        .first = calloc((size_t)n, sizeof(int32_t)),
+        .count = calloc((size_t)n, sizeof(int32_t)),
+        .coefficients = calloc(1, size),
         .stride = stride,
     };
     double *weights = malloc(stride * sizeof *weights);
     if (!kernel->first || !kernel->count || !kernel->coefficients || !weights) {
         free(weights);
         kernel_free(kernel);
-        return pd_fail_memory(err, size, "resampling coefficients");
+        pd_fail_memory(err, size, "resampling coefficients");
+        return PD_ERR_MEMORY;
     }
     for (int32_t i = 0; i < n; i++) {
         const double centre = (start + i + 0.5) * scale;
@@ -65,19 +66,19 @@ static pd_status kernel_new(int32_t source_size, int32_t full_size, int32_t star
         if (first < 0) first = 0;
         int32_t end = (int32_t)(centre + support + 0.5);
         if (end > source_size) end = source_size;
+        const int32_t count = end - first;
         double sum = 0.0;
-        for (int32_t x = first; x < end; x++) {
-            const double weight = bicubic((x - centre + 0.5) * inverse);
-            weights[x - first] = weight;
-            sum += weight;
+        for (int32_t x = 0; x < count; x++) {
+            weights[x] = bicubic((x + first - centre + 0.5) * inverse);
+            sum += weights[x];
         }
         int32_t *coefficients = kernel->coefficients + (size_t)i * stride;
-        for (int32_t x = 0; x < end - first; x++) {
+        for (int32_t x = 0; x < count; x++) {
             const double share = (sum != 0.0 ? weights[x] / sum : weights[x]) * (1 << PRECISION_BITS);
             coefficients[x] = (int32_t)(share < 0 ? share - 0.5 : share + 0.5);
         }
         kernel->first[i] = first;
-        kernel->count[i] = end - first;
+        kernel->count[i] = count;
     }
     free(weights);
     return PD_OK;
@@ -88,18 +89,40 @@ static uint8_t round_and_clip(int32_t sum) {
     return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
-// One row of source pixels to n pixels.
-static void resample_row(const resampling_kernel *kernel, int32_t n, const uint8_t *row, uint8_t *out) {
-    for (int32_t i = 0; i < n; i++, out += 3) {
-        const int32_t *coefficient = kernel->coefficients + (size_t)i * kernel->stride;
-        const uint8_t *pixel = row + 3 * (ptrdiff_t)kernel->first[i];
-        int32_t red = HALF;
-        int32_t green = HALF;
-        int32_t blue = HALF;
-        for (int32_t x = 0; x < kernel->count[i]; x++, pixel += 3) {
-            red += pixel[0] * coefficient[x];
-            green += pixel[1] * coefficient[x];
-            blue += pixel[2] * coefficient[x];
+// What the canvas beside the picture gives to each of n output pixels of a row, of which the picture covers
+// source pixels left … right - 1: three sums a pixel, rounding included.
+static void sum_beside(const pd_canvas *canvas, const resampling_kernel *kernel, int32_t n, int32_t left,
+                       int32_t right, int32_t *sums) {
+    for (int32_t i = 0; i < n; i++, sums += 3) {
+        const int32_t *coefficients = kernel->coefficients + (size_t)i * kernel->stride;
+        int32_t beside = 0;
+        for (int32_t x = 0; x < kernel->count[i]; x++) {
+            const int32_t source = kernel->first[i] + x;
+            if (source < left || source >= right) beside += coefficients[x];
+        }
+        for (int c = 0; c < 3; c++) {
+            sums[c] = HALF + canvas->colour[c] * beside;
+        }
+    }
+}
+
+// One row of the picture, which stands at left … right - 1 of its row of the canvas, to n pixels.
+static void resample_row(const resampling_kernel *kernel, int32_t n, const uint8_t *picture, int32_t left,
+                         int32_t right, const int32_t *beside, uint8_t *out) {
+    for (int32_t i = 0; i < n; i++, out += 3, beside += 3) {
+        const int32_t first = kernel->first[i];
+        const int32_t start = first > left ? first : left;
+        const int32_t end = first + kernel->count[i] < right ? first + kernel->count[i] : right;
+        const int32_t *coefficients = kernel->coefficients + (size_t)i * kernel->stride;
+        int32_t red = beside[0];
+        int32_t green = beside[1];
+        int32_t blue = beside[2];
+        for (int32_t x = start; x < end; x++) {
+            const int32_t coefficient = coefficients[x - first];
+            const uint8_t *pixel = picture + 3 * (ptrdiff_t)(x - left);
+            red += pixel[0] * coefficient;
+            green += pixel[1] * coefficient;
+            blue += pixel[2] * coefficient;
         }
         out[0] = round_and_clip(red);
         out[1] = round_and_clip(green);
@@ -108,33 +131,31 @@ static void resample_row(const resampling_kernel *kernel, int32_t n, const uint8
 }
 
 // Rows `first` … `end` - 1 of the canvas, resampled horizontally into `out`, which has rows of n pixels.
-// `row` has room for one row of the canvas.
+// `sums` has room for 3 * n.
 static void resample_rows(const pd_canvas *canvas, const resampling_kernel *kernel, int32_t n, int32_t first,
-                          int32_t end, uint8_t *row, uint8_t *out) {
-    for (int32_t x = 0; x < canvas->width; x++) {
-        memcpy(row + 3 * (ptrdiff_t)x, canvas->colour, 3);
-    }
+                          int32_t end, int32_t *sums, uint8_t *out) {
     const size_t row_size = (size_t)n * 3;
-    const uint8_t *empty = NULL; // a resampled row without a picture: they are all alike
-    for (int32_t y = first; y < end; y++, out += row_size) {
-        if (y >= canvas->top && y < canvas->top + canvas->picture_height) continue;
+    const int32_t top = canvas->top;
+    const int32_t bottom = canvas->top + canvas->picture_height;
+    const int32_t left = canvas->left;
+    const int32_t right = canvas->left + canvas->picture_width;
+    // Above and below the picture all rows are alike.
+    const uint8_t *empty = NULL;
+    sum_beside(canvas, kernel, n, 0, 0, sums);
+    for (int32_t y = first; y < end; y++) {
+        uint8_t *row = out + (size_t)(y - first) * row_size;
+        if (y >= top && y < bottom) continue;
         if (empty) {
-            memcpy(out, empty, row_size);
+            memcpy(row, empty, row_size);
         } else {
-            resample_row(kernel, n, row, out);
-            empty = out;
+            resample_row(kernel, n, canvas->rgb, 0, 0, sums, row);
+            empty = row;
         }
     }
-    out -= row_size * (size_t)(end - first);
-    const size_t picture_stride = (size_t)canvas->picture_width * 3;
-    for (int32_t y = first; y < end; y++, out += row_size) {
-        if (y < canvas->top || y >= canvas->top + canvas->picture_height) continue;
-        const uint8_t *source = canvas->rgb + (size_t)(y - canvas->top) * picture_stride;
-        if (canvas->picture_width != canvas->width) {
-            memcpy(row + 3 * (ptrdiff_t)canvas->left, source, picture_stride);
-            source = row;
-        }
-        resample_row(kernel, n, source, out);
+    sum_beside(canvas, kernel, n, left, right, sums);
+    for (int32_t y = first > top ? first : top; y < end && y < bottom; y++) {
+        const uint8_t *picture = canvas->rgb + (size_t)(y - top) * (size_t)canvas->picture_width * 3;
+        resample_row(kernel, n, picture, left, right, sums, out + (size_t)(y - first) * row_size);
     }
 }
 
@@ -184,11 +205,10 @@ pd_status pd_resize_bicubic(const pd_canvas *canvas, const pd_resize_window *win
     const int32_t end = down.first[window->height - 1] + down.count[window->height - 1];
     const size_t row_size = (size_t)window->width * 3;
     const size_t size = row_size * (size_t)(end - first);
-    uint8_t *row = malloc((size_t)canvas->width * 3);
     uint8_t *rows = malloc(size);
     int32_t *sums = malloc(row_size * sizeof *sums);
-    if (row && rows && sums) {
-        resample_rows(canvas, &across, window->width, first, end, row, rows);
+    if (rows && sums) {
+        resample_rows(canvas, &across, window->width, first, end, sums, rows);
         for (int32_t i = 0; i < window->height; i++) {
             resample_column(&down, i, rows + (size_t)(down.first[i] - first) * row_size, row_size, sums,
                             out + (size_t)i * out_stride);
@@ -196,7 +216,6 @@ pd_status pd_resize_bicubic(const pd_canvas *canvas, const pd_resize_window *win
     } else {
         status = pd_fail_memory(err, size, "resampling a picture");
     }
-    free(row);
     free(rows);
     free(sums);
     kernel_free(&across);

@@ -107,8 +107,7 @@ pd_status pd_conversation_choose(const pd_gguf *gguf, const char *name, const pd
     return pd_conversation_find(found ? found : "vicuna_v1", conversation, err);
 }
 
-// ---- rendering
-// -------------------------------------------------------------------------------------------------
+// ---- rendering --------------------------------------------------------------------------------------------
 
 // A growing string. After a failed allocation it stays as it was.
 typedef struct {
@@ -137,7 +136,7 @@ static void append_bytes(text_builder *out, const char *bytes, size_t size) {
     out->bytes[out->n] = '\0';
 }
 
-// Appends the strings, the last of which is followed by NULL. NULL ends them.
+// Appends up to three strings; NULL ends them.
 static void append(text_builder *out, const char *first, const char *second, const char *third) {
     const char *const parts[] = {first, second, third};
     for (size_t i = 0; i < 3 && parts[i]; i++) {
@@ -145,7 +144,7 @@ static void append(text_builder *out, const char *first, const char *second, con
     }
 }
 
-// One message; an empty text is an open one, as in LLaVA. `index` counts the template's example too.
+// One message.
 typedef struct {
     pd_role role;
     const char *text;
@@ -261,6 +260,10 @@ static pd_status check(const pd_conversation *conversation, const pd_role *roles
                            "message %zu: the template %s holds one system message, before all others", i + 1,
                            conversation->name);
         }
+        if (style == PD_STYLE_PLAIN && i % 2 == 1 && *texts[i]) {
+            return pd_fail(err, PD_ERR_ARGUMENT, "message %zu: the template %s holds no answers", i + 1,
+                           conversation->name);
+        }
         if (by_position && roles[i] != (i % 2 == 0 ? PD_ROLE_USER : PD_ROLE_ASSISTANT)) {
             return pd_fail(err, PD_ERR_ARGUMENT,
                            "message %zu: the template %s expects messages of user and assistant by turns",
@@ -270,10 +273,6 @@ static pd_status check(const pd_conversation *conversation, const pd_role *roles
     if (style == PD_STYLE_LLAMA_2 && (n == 0 || !*texts[0])) {
         return pd_fail(err, PD_ERR_ARGUMENT, "the template %s expects a first message that is not empty",
                        conversation->name);
-    }
-    if (style == PD_STYLE_PLAIN && n > 1) {
-        return pd_fail(err, PD_ERR_ARGUMENT, "the template %s holds one message; found %zu",
-                       conversation->name, n);
     }
     return PD_OK;
 }

@@ -1,5 +1,7 @@
 #include "text/spm.h"
 
+#include "text/utf8.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,12 +45,13 @@ static bool lookup(const void *opaque, const pd_symbol *left, const pd_symbol *r
     return true;
 }
 
-// How many bytes a character takes by its first byte alone, as llama.cpp has it: an ill-formed character then
-// becomes the byte tokens of as many bytes.
-static uint32_t character_size(uint8_t lead) {
-    if (lead < 0xC0) return 1;
-    if (lead < 0xE0) return 2;
-    return lead < 0xF0 ? 3 : 4;
+// How many bytes the character at `bytes` has; a byte outside well-formed characters stands alone. (llama.cpp
+// takes as many bytes as the first one announces, and so turns a space behind a cut-off character into
+// U+2581.)
+static uint32_t character_size(const char *bytes, size_t size) {
+    size_t length = 0;
+    const size_t good = pd_utf8_look((const uint8_t *)bytes, size, &length);
+    return length > 0 && good == length ? (uint32_t)length : 1;
 }
 
 static pd_status append_symbols(const spm_context *context, const pd_merge_workspace *workspace,
@@ -94,8 +97,7 @@ pd_status pd_spm_encode(const pd_vocabulary *vocabulary, const char *text, size_
     const spm_context context = {vocabulary, escaped};
     pd_status status = pd_merge_reserve(workspace, size + 1, err);
     for (size_t start = 0; start < n && status == PD_OK;) {
-        uint32_t symbol = character_size((uint8_t)escaped[start]);
-        if (symbol > n - start) symbol = (uint32_t)(n - start);
+        const uint32_t symbol = character_size(escaped + start, n - start);
         pd_merge_append(workspace, (uint32_t)start, symbol, find_piece(&context, (uint32_t)start, symbol));
         start += symbol;
     }

@@ -25,7 +25,8 @@ void pd_tokenizer_free(pd_tokenizer *tokenizer);
 // `add_bos` puts the BOS token first, if there is one. With `parse_special`, text such as "</s>" becomes its
 // control token, the longest one that stands there; user-defined tokens always do.
 // SentencePiece: with add_space_prefix, text at the start and behind a special token is taken as if a space
-// stood before it. Bytes that are not UTF-8 become byte tokens. Byte-level BPE keeps every byte.
+// stood before it, and every byte outside well-formed UTF-8 becomes its byte token. Byte-level BPE keeps
+// every byte.
 pd_status pd_tokenizer_encode(const pd_tokenizer *tokenizer, const char *text, size_t size, bool add_bos,
                               bool parse_special, int32_t **tokens, size_t *n, pd_error *err);
 

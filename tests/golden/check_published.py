@@ -6,17 +6,25 @@ CHECKOUT is a checkout of that repository; PUBLISHED_PYTHON an interpreter with 
 for (README.md says which packages). The same random decoder and the same random image tokens go through both: this
 process runs reference.py, a child process runs the published LlavaLlamaForCausalLM_PDrop with its own stitching of text
 and image, its own ranking and dropping, and its own generate(). Compared are the kept tokens of every stage, the logits
-after the prompt, and the logits of every greedy step through the cache.
+after the prompt, and the logits of every greedy step through the cache. The pictures of parity/ go through the published
+process_images as well.
 """
 
+import glob
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
+from PIL import Image
+
+PICTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "parity", "*.png")
+IMAGE_SIZE = 56
+PINPOINTS = [(56, 112), (112, 56), (112, 112), (168, 56), (56, 168)]
 
 N_NEW = 8
 VOCAB = 320
@@ -120,6 +128,18 @@ def published(checkout, directory):
     with open(f"{directory}/published.json", "w") as file:
         json.dump(results, file)
 
+    from llava.mm_utils import process_images
+    from transformers import CLIPImageProcessor
+
+    processor = CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
+    pixels = {}
+    for path in sorted(glob.glob(PICTURES)):
+        for aspect in ("pad", "anyres", None):
+            config = SimpleNamespace(image_aspect_ratio=aspect, image_grid_pinpoints=PINPOINTS)
+            tiles = process_images([Image.open(path).convert("RGB")], processor, config)
+            pixels[f"{os.path.basename(path)} {aspect or 'square'}"] = np.asarray(tiles[0])
+    np.savez(f"{directory}/pixels.npz", **pixels)
+
 
 # ---- the parent: reference.py ----------------------------------------------------------------------------------
 
@@ -144,6 +164,7 @@ def compare(checkout, python):
         subprocess.run([python, os.path.abspath(__file__), "--published", checkout, directory], check=True)
         with open(f"{directory}/published.json") as file:
             theirs = json.load(file)
+        pixels = dict(np.load(f"{directory}/pixels.npz"))
 
     for decoder, attention, schedule, result in theirs:
         name = f"{decoder}, {attention}, {schedule}"
@@ -177,6 +198,17 @@ def compare(checkout, python):
         failures += not ok
         print(f"{name:30} {'agrees' if ok else 'DIFFERS'}: kept tokens {'equal' if kept_agree else 'DIFFERENT'}, rows "
               f"{session.rows_per_stage}, {len(logits)} rows of logits within {difference:.1e} of the largest")
+
+    vision = SimpleNamespace(config=SimpleNamespace(image_size=IMAGE_SIZE))
+    llava = Llava(None, vision, grid_pinpoints=PINPOINTS)
+    for name, published_tiles in pixels.items():
+        file, aspect = name.split()
+        tiles = llava.pixels(Image.open(PICTURES.replace("*.png", file)).convert("RGB"), aspect)[0].numpy()
+        tiles = tiles.reshape(published_tiles.shape)
+        difference = float(np.abs(tiles - published_tiles).max())
+        failures += difference > 1e-6
+        print(f"{name:30} {'agrees' if difference <= 1e-6 else 'DIFFERS'}: {list(tiles.shape)} pixels within {difference:.1e}")
+    assert pixels and theirs
     return failures
 
 

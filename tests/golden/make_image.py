@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes tests/golden/image: small pictures, and what Pillow, transformers' CLIPImageProcessor and LLaVA make of them.
 
-Needs numpy, pillow, torch and transformers 5. Large pictures are not stored: pattern() below and the C test draw
-the same one. What is stored of a result is its CRC-32 (the hash columns).
+Needs numpy, pillow before 12.2 (see src/image/resize.h), torch and transformers 5. Large pictures are not stored:
+pattern() below and the C test draw the same one. What is stored of a result is its CRC-32 (the hash columns).
 
     python tests/golden/make_image.py
 """
@@ -13,6 +13,7 @@ import struct
 import zlib
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageOps
 from transformers.image_processing_utils import select_best_resolution as hf_select_best_resolution
@@ -44,6 +45,11 @@ def pattern(seed, width, height):
 
 def picture(seed, width, height):
     return Image.fromarray(pattern(seed, width, height))
+
+
+def corner(seed, width, height):
+    """A small picture where blocks of the pattern meet."""
+    return Image.fromarray(pattern(seed, 64, 64)[27:27 + height, 26:26 + width])
 
 
 # ---- resampling ---------------------------------------------------------------------------------------------------
@@ -314,7 +320,7 @@ def make_png(write):
                 by_pillow = colour == 3 or depth in (1, 8) or not (trns or (colour == 0 and depth == 16))
                 write(f"png_{('grey', '', 'rgb', 'palette', 'grey_alpha', '', 'rgb_alpha')[colour]}_{depth}{variant}.png",
                       data, over_white(rgba), by_pillow)
-    pixels = pattern(3, 9, 6)
+    pixels = np.asarray(corner(3, 9, 6))
     for name, order, orientation, where in (("before", "<", 6, "before"), ("after", ">", 3, "after")):
         write(f"png_exif_{name}.png",
               png_file(pixels, 8, 2, **{where: png_chunk(b"eXIf", exif_block(orientation, order))}))
@@ -353,7 +359,7 @@ def make_jpeg(write):
     assert data[at] == 0
     write("jpeg_ycck.jpg", data[:at] + b"\x02" + data[at + 1:])
 
-    small = picture(18, 17, 9)
+    small = corner(18, 17, 9)
     for orientation in range(1, 9):
         block = b"Exif\0\0" + exif_block(orientation, "<>"[orientation % 2])
         write(f"jpeg_exif_{orientation}.jpg", encoded(small, quality=90, exif=block))
@@ -377,7 +383,7 @@ def make_webp(write):
     write("webp_lossy_alpha.webp", encoded(alpha, quality=70))
     write("webp_exif.webp", encoded(image, lossless=True, exif=exif_block(6, ">")))
     write("webp_exif_prefix.webp", encoded(image, quality=60, exif=b"Exif\0\0" + exif_block(7, "<")))
-    frames = [picture(s, 8, 8) for s in (23, 24)]
+    frames = [corner(s, 8, 8) for s in (23, 24)]
     (OUT / "bad_animated.webp").write_bytes(encoded(frames[0], save_all=True, append_images=frames[1:]))
 
 
@@ -402,6 +408,7 @@ def make_files():
 
 
 if __name__ == "__main__":
+    assert tuple(map(int, PIL.__version__.split(".")[:2])) < (12, 2)
     OUT.mkdir(exist_ok=True)
     make_files()
     make_resize()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/text: small vocabularies as GGUF, and what their reference tokenizers say about strings.js on.
+"""Makes tests/golden/text: small vocabularies as GGUF, and what their reference tokenizers make of strings.json.
 
     python make_text.py LLAVA [--llama-cpp]
 
@@ -9,8 +9,7 @@ llava/constants.py are run. Needs sentencepiece, tokenizers, transformers, torch
 
 References: sentencepiece for "spm" and "spm_bare"; Hugging Face tokenizers for the byte-level vocabularies, with
 the pre-tokenizers published in tokenizer.json of GPT-2, SmolLM2, Qwen2 and LLaMA-3; LLaVA itself for prompts and
-conversations. Bytes that are not UTF-8 are outside what these take: there the byte-level definition decides (see
-encode_bytes), and for "spm" llama.cpp's rule (see spm_characters).
+conversations. Bytes that are not UTF-8 are outside what these take: there encode_bytes and spm_bytes decide.
 """
 
 import argparse
@@ -151,7 +150,7 @@ def is_utf8(raw):
 
 
 def as_json(raw):
-    return {"text": raw.decode()} if is_utf8(raw) else {"hex": raw.hex()}
+    return {"text": raw.decode()} if is_utf8(raw) else {"hex": raw.hex(), "text": raw.decode(errors="replace")}
 
 
 def write_json(name, value):
@@ -266,37 +265,25 @@ def spm_golden(name, sp, strings, **metadata):
             if name == "spm" and text:
                 assert merge_run(sp, "\u2581" + text.replace(" ", "\u2581")) == plain[-1], text
             special.append(spm_encode(sp, text, specials))
-            decoded.append(sp.decode(plain[-1]))
+            decoded.append(None if sp.unk_id() in plain[-1] else sp.decode(plain[-1]))
         else:
-            plain.append(spm_bytes(sp, raw) if name == "spm" else None)
+            plain.append(spm_bytes(sp, raw) if sp.piece_to_id("<0x00>") != sp.unk_id() else None)
             special.append(None)
             decoded.append(None)
     write_json(name + ".json", {"plain": plain, "special": special, "decoded": decoded})
     return plain, special
 
 
-def spm_characters(raw):
-    """Cut by the size that each first byte announces."""
-    parts, i = [], 0
-    while i < len(raw):
-        size = 1 if raw[i] < 0xC0 else 2 if raw[i] < 0xE0 else 3 if raw[i] < 0xF0 else 4
-        parts.append(raw[i:i + size])
-        i += size
-    return parts
-
-
 def spm_bytes(sp, raw):
-    """Ill-formed characters become byte tokens; they never merge, so that what lies between is tokenized alone."""
-    space = "\u2581".encode()
-    ids, run = [], b""
-    for part in spm_characters(space + raw.replace(b" ", space)):
-        if is_utf8(part):
-            run += part
+    """A byte outside well-formed characters becomes its byte token, and parts what stands on its two sides."""
+    ids, run = [], "\u2581"
+    for c in raw.decode(errors="surrogateescape").replace(" ", "\u2581"):
+        if 0xDC80 <= ord(c) <= 0xDCFF:
+            ids += merge_run(sp, run) + [sp.piece_to_id("<0x%02X>" % (ord(c) - 0xDC00))]
+            run = ""
         else:
-            ids += merge_run(sp, run.decode())
-            run = b""
-            ids += [sp.piece_to_id("<0x%02X>" % b) for b in part]
-    return ids + merge_run(sp, run.decode())
+            run += c
+    return ids + merge_run(sp, run)
 
 
 def merge_run(sp, text):
@@ -582,7 +569,7 @@ def compare_with_llama_cpp(name, strings, plain, special):
     same = different = 0
     for raw, a, b in zip(strings, plain, special):
         for ids, parse in ((a, False), (b, True)):
-            if ids is None or not (is_utf8(raw) or name == "spm"):  # its byte-level BPE throws at some bytes
+            if ids is None or not is_utf8(raw):  # where it throws, or takes in the bytes that follow
                 continue
             found = model.tokenize(raw, add_bos=False, special=parse)
             same += found == ids

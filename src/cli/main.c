@@ -1,0 +1,56 @@
+// pdrop: run large vision-language models with a pyramid of visual tokens.
+#include "cli/cli.h"
+
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *about;
+} commands[] = {
+    {"run", pd_cli_run, "ask a question about pictures, or chat"},
+    {"info", pd_cli_info, "show what a GGUF file holds"},
+    {"flops", pd_cli_flops, "count what a schedule costs and saves"},
+    {"synth", pd_cli_synth, "write a GGUF pair of a named geometry with random weights"},
+    {"bench", pd_cli_bench, "time prefill and decoding, dense and with the pyramid"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_usage(FILE *out) {
+    fprintf(out,
+            "pdrop %s: run large vision-language models with a pyramid of visual tokens (PyramidDrop)\n\n"
+            "usage: pdrop COMMAND [options]\n\ncommands:\n",
+            pd_version());
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-10s%s\n", commands[i].name, commands[i].about);
+    fputs("  version   print the version\n  help      print this text, or a command's: pdrop help run\n\n"
+          "example:\n"
+          "  pdrop run -m llava-v1.5-7b.Q4_K_M.gguf --mmproj mmproj-model-f16.gguf \\\n"
+          "      --image cat.jpg -p \"What is in the picture?\" -v\n",
+          out);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        print_usage(stderr);
+        return PD_EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0) {
+        printf("pdrop %s\n", pd_version());
+        return PD_EXIT_OK;
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        if (argc < 3) {
+            print_usage(stdout);
+            return PD_EXIT_OK;
+        }
+        name = argv[2];
+        argv[2] = "--help";
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    }
+    fprintf(stderr, "pdrop: no command \"%s\" (see pdrop help)\n", name);
+    return PD_EXIT_USAGE;
+}

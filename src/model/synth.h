@@ -1,0 +1,26 @@
+// GGUF pairs of a geometry with random weights, for benchmarks and tests: files that this library and
+// llama.cpp load like any other.
+#pragma once
+
+#include "model/geometry.h"
+
+#include <ggml.h>
+
+typedef struct pd_synth_params {
+    const pd_geometry *geometry;
+    int32_t n_layers;           // of the decoder; 0: the geometry's own
+    enum ggml_type type;        // of the decoder's matrices
+    enum ggml_type vision_type; // of the tower's and projector's matrices
+    uint64_t seed;
+    // Called now and then; false stops the writing with PD_ERR_CANCELLED. NULL: not.
+    bool (*go_on)(const char *what, double progress, void *user);
+    void *user;
+} pd_synth_params;
+
+// "q4_K", "f16", …, by ggml's names, whatever the case. Only types that can be made without calibration data.
+pd_status pd_synth_type(const char *name, enum ggml_type *type, pd_error *err);
+
+// Both write under a temporary name and rename. Matrices whose rows do not fill the type's blocks become
+// q8_0, or f16.
+pd_status pd_synth_model(const pd_synth_params *params, const char *path, pd_error *err);
+pd_status pd_synth_mmproj(const pd_synth_params *params, const char *path, pd_error *err);
