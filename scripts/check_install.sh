@@ -18,8 +18,8 @@ header=$(one include/pyramiddrop.h)
 library=$(one libpyramiddrop.so)
 archive=$(one libpyramiddrop.a)
 metadata=$(one pkgconfig/pyramiddrop.pc)
-one man/man1/pdrop.1 >/dev/null
-one bash-completion/completions/pdrop >/dev/null
+manual=$(one man/man1/pdrop.1)
+completion=$(one bash-completion/completions/pdrop)
 program=$(one bin/pdrop)
 
 # The public header's functions, and what the library exports: the same names.
@@ -59,4 +59,18 @@ got=$("$scratch/static") || fail 'the program with the static library failed'
 if readelf -d "$scratch/static" | grep -q 'NEEDED.*pyramiddrop'; then fail 'the static program needs the shared library'; fi
 
 "$program" version | grep -q -F "$version" || fail "pdrop version does not say $version"
+
+# The manual page has the options that the program's own help has, and completion offers them.
+for command in run info flops bench synth; do "$program" $command --help; done |
+    sed -n 's/^  \(-., \)\{0,1\}\(--[a-z_-]*\).*/\2/p' | sort -u >"$scratch/helped"
+sed -n '/^\.SH OPTIONS/,/^\.SH POLICIES/{s/\\-/-/g;/^\.\(B\|BI\|BR\) -/p;}' "$manual" | grep -o -e '--[a-z][a-z_-]*' |
+    sort -u >"$scratch/in_manual"
+diff "$scratch/helped" "$scratch/in_manual" >"$scratch/options" ||
+    { cat "$scratch/options"; fail 'options of the manual page (>) are not those of the help (<)'; }
+if command -v bash >/dev/null; then
+    # shellcheck disable=SC2016  # for the inner shell
+    bash -c 'compopt() { :; }; . "$1"; COMP_WORDS=("$2" run --list); COMP_CWORD=2; _pdrop; [ "${COMPREPLY[*]}" = --list-devices ]' \
+        - "$completion" "$program" || fail 'bash completion does not offer --list-devices'
+fi
+
 echo "check_install: all files, $(wc -l <"$scratch/exported") exported names, shared and static library: as they should be"

@@ -11,10 +11,10 @@ mkdir -p "$build/demo"
 
 # step TEXT COMMAND...: shows and runs a command.
 step() {
-    printf '\n== %s\n$ ' "$1"
+    printf '\n== %s\n$' "$1"
     shift
     for word; do
-        case $word in *[!A-Za-z0-9_./:=,-]* | '') printf "'%s' " "$word" ;; *) printf '%s ' "$word" ;; esac
+        case $word in *[!A-Za-z0-9_./:=,-]* | '') printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
     done
     echo
     "$@"

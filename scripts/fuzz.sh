@@ -19,7 +19,7 @@ if [ "${4:-}" ]; then
     seeds=
     if [ -d "fuzz/seeds/$name" ]; then seeds=fuzz/seeds/$name; fi
     # shellcheck disable=SC2086  # no seeds: no argument
-    if "$target" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=4096 -print_final_stats=1 \
+    if OMP_WAIT_POLICY=passive "$target" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=4096 -print_final_stats=1 \
         -artifact_prefix="$build/findings/$name/" "$corpus" $seeds >"$log" 2>&1; then
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
         echo "fuzz $name: nothing found in $seconds s, $runs runs, $(find "$corpus" -type f | wc -l) inputs in the corpus"

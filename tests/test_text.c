@@ -63,7 +63,7 @@ static yyjson_doc *read_samples(sample **samples, size_t *n) {
     yyjson_val *root = yyjson_doc_get_root(doc);
     *n = yyjson_arr_size(root);
     assert_true(*n > 300);
-    *samples = calloc(*n, sizeof **samples);
+    *samples = calloc(*n + 1, sizeof **samples);
     size_t i;
     size_t max;
     yyjson_val *value;
@@ -78,9 +78,8 @@ static yyjson_doc *read_samples(sample **samples, size_t *n) {
         s->bytes = malloc(s->size + 1);
         if (!hex) memcpy(s->bytes, s->text, s->size);
         for (size_t k = 0; hex && k < s->size; k++) {
-            unsigned byte = 0;
-            assert_int_equal(sscanf(hex + 2 * k, "%2x", &byte), 1);
-            s->bytes[k] = (char)byte;
+            const char digits[] = {hex[2 * k], hex[2 * k + 1], '\0'};
+            s->bytes[k] = (char)strtoul(digits, NULL, 16);
         }
     }
     return doc;
@@ -461,6 +460,7 @@ static void test_detokenizer_broken_characters(void **state) {
         {"\xE2\x82\xFF", {"", "", "\xEF\xBF\xBD\xEF\xBF\xBD", ""}},
         {"\xED\xA0\x80", {"", "\xEF\xBF\xBD\xEF\xBF\xBD", "\xEF\xBF\xBD", ""}},
         {"\xE0\x80", {"", "\xEF\xBF\xBD\xEF\xBF\xBD", ""}},
+        {"\xF0\x80", {"", "\xEF\xBF\xBD\xEF\xBF\xBD", ""}},
         {"\xF4\x90", {"", "\xEF\xBF\xBD\xEF\xBF\xBD", ""}},
         {"\xF0\x9F\x98", {"", "", "", "\xEF\xBF\xBD"}},
         {"\xF0\x9F\x98 ", {"", "", "", "\xEF\xBF\xBD ", ""}},
@@ -671,6 +671,21 @@ static void test_metadata_sound(void **state) {
     free(tokens);
     pd_tokenizer_free(tokenizer);
 
+    // Text never merges into a control token: it is not its spelling that makes one.
+    struct gguf_context *gguf = tiny_spm();
+    tiny_types[261] = 3;
+    gguf_set_arr_data(gguf, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, tiny_types, N_TINY);
+    tokenizer = create(gguf, PD_OK, "control");
+    encode(tokenizer, "ab", 2, false, &tokens, &n);
+    assert_int_equal(n, 5);
+    assert_int_equal(tokens[3], 259);
+    free(tokens);
+    encode(tokenizer, "ab", 2, true, &tokens, &n);
+    assert_int_equal(n, 1);
+    assert_int_equal(tokens[0], 261);
+    free(tokens);
+    pd_tokenizer_free(tokenizer);
+
     // A byte without a token is left out, as there is no unknown token.
     tokenizer = create(tiny_bpe(), PD_OK, "sound");
     encode(tokenizer, "abc?", 4, false, &tokens, &n);
@@ -686,7 +701,7 @@ static void test_metadata_sound(void **state) {
     assert_int_equal(pd_tokenizer_bos(tokenizer), -1);
     pd_tokenizer_free(tokenizer);
 
-    struct gguf_context *gguf = tiny_bpe();
+    gguf = tiny_bpe();
     gguf_set_val_u32(gguf, "tokenizer.ggml.unknown_token_id", 2);
     tokenizer = create(gguf, PD_OK, "unknown");
     encode(tokenizer, "ab?", 3, false, &tokens, &n);

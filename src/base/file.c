@@ -1,11 +1,14 @@
 #include "base/file.h"
 
+#include "base/random.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 pd_status pd_mapped_file_open(const char *path, pd_mapped_file *file, pd_error *err) {
@@ -43,6 +46,21 @@ static void writer_free(pd_file_writer *writer) {
     *writer = (pd_file_writer){0};
 }
 
+// Not mkstemps, which makes the file private: the umask, which all threads share, can only be read by
+// changing it.
+static int create_temporary(char *name, size_t size, const char *path) {
+    uint64_t state = (uint64_t)getpid() ^ (uint64_t)(uintptr_t)name;
+    struct timespec now;
+    if (clock_gettime(CLOCK_REALTIME, &now) == 0) state ^= (uint64_t)now.tv_nsec << 32;
+    int descriptor = -1;
+    for (int attempt = 0; attempt < 100 && descriptor < 0; attempt++) {
+        snprintf(name, size, "%s.%06x.tmp", path, (unsigned)(pd_random_next(&state) & 0xffffff));
+        descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (descriptor < 0 && errno != EEXIST) break;
+    }
+    return descriptor;
+}
+
 pd_status pd_file_writer_open(const char *path, pd_file_writer *writer, pd_error *err) {
     *writer = (pd_file_writer){0};
     size_t size = strlen(path) + sizeof ".XXXXXX.tmp";
@@ -52,17 +70,12 @@ pd_status pd_file_writer_open(const char *path, pd_file_writer *writer, pd_error
         writer_free(writer);
         return pd_fail_memory(err, size, "a file name");
     }
-    snprintf(writer->temporary, size, "%s.XXXXXX.tmp", path);
-    int descriptor = mkstemps(writer->temporary, 4);
+    int descriptor = create_temporary(writer->temporary, size, path);
     if (descriptor < 0) {
         int reason = errno;
         writer_free(writer);
         return pd_fail(err, PD_ERR_IO, "%s: cannot create: %s", path, strerror(reason));
     }
-    // mkstemps makes the file private; give it what open(…, 0666) would have given.
-    mode_t mask = umask(0);
-    umask(mask);
-    fchmod(descriptor, 0666 & ~mask);
     writer->stream = fdopen(descriptor, "wb");
     if (!writer->stream) {
         close(descriptor);
@@ -80,7 +93,10 @@ pd_status pd_file_write(pd_file_writer *writer, const void *bytes, size_t size, 
 }
 
 pd_status pd_file_writer_commit(pd_file_writer *writer, pd_error *err) {
-    int failed = fflush(writer->stream) != 0 || fsync(fileno(writer->stream)) != 0;
+    const int descriptor = fileno(writer->stream);
+    int failed = fflush(writer->stream) != 0;
+    // what was reserved and not written is given back
+    failed = failed || ftruncate(descriptor, ftello(writer->stream)) != 0 || fsync(descriptor) != 0;
     int reason = errno;
     if (fclose(writer->stream) != 0 && !failed) {
         failed = 1;

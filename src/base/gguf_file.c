@@ -2,6 +2,7 @@
 
 #include "base/ggml_log.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,8 +150,9 @@ pd_status pd_gguf_get_f32(const pd_gguf *gguf, const char *key, bool required, f
     default:
         return wrong_type(gguf, key, id, "a float", err);
     }
-    if (!isfinite(number)) {
-        return pd_fail(err, PD_ERR_FORMAT, "%s: metadata key %s: expected a finite number", gguf->path, key);
+    if (!(fabs(number) <= (double)FLT_MAX)) { // NaN too
+        return pd_fail(err, PD_ERR_FORMAT, "%s: metadata key %s: expected a finite 32-bit float", gguf->path,
+                       key);
     }
     *value = (float)number;
     return PD_OK;

@@ -2,7 +2,6 @@
 #include "drop/flops.h"
 #include "cli/cli.h"
 #include "model/geometry.h"
-#include "model/weights.h"
 
 #include <stdlib.h>
 #include <yyjson.h>

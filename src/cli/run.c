@@ -288,7 +288,8 @@ static pd_status ask(pd_session *session, chat *c, const char *question, const p
         return PD_ERR_MEMORY;
     }
     const pd_status status = answer_messages(session, c->messages, c->count, policy, answer, err);
-    if (status != PD_OK && status != PD_ERR_CANCELLED) {
+    const bool stopped_midway = status == PD_ERR_CANCELLED && answer->size > 0;
+    if (status != PD_OK && !stopped_midway) {
         chat_undo(c);
         return status;
     }

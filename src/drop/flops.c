@@ -1,7 +1,5 @@
 #include "drop/flops.h"
 
-#include "model/weights.h"
-
 double pd_image_macs(const pd_decoder_hyperparameters *h, const pd_schedule *schedule) {
     double macs = 0.0;
     for (int32_t s = 0; s < schedule->n_stages; s++) {

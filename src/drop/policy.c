@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <locale.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +90,14 @@ pd_status pd_policy_pyramid(pd_policy *policy, const int32_t *layer_list,
     return status;
 }
 
+// strtod in the C locale: a host program's locale may want another decimal point.
+static double parse_number(const char *text, char **end) {
+    const locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    const double value = c ? strtod_l(text, end, c) : strtod(text, end);
+    if (c) freelocale(c);
+    return value;
+}
+
 // A list of numbers such as "[8, 16,24]" or "8,16,24".
 static pd_status parse_list(const char *name, const char *text, double values[PD_MAX_DROPS], int32_t *count,
                             pd_error *err) {
@@ -99,7 +108,7 @@ static pd_status parse_list(const char *name, const char *text, double values[PD
     at += strspn(at, " \t");
     while (*at != '\0' && *at != ']') {
         char *after;
-        const double value = strtod(at, &after);
+        const double value = parse_number(at, &after);
         if (after == at || *count == PD_MAX_DROPS) {
             return pd_fail(err, PD_ERR_ARGUMENT,
                            "%s \"%.200s\": expected at most %d numbers such as [8,16,24]", name, text,
@@ -166,7 +175,7 @@ static pd_status parse_drops(const char *text, const char *at, const double *imp
         double ratio;
         if (*at == '=') {
             at++;
-            ratio = strtod(at, &after);
+            ratio = parse_number(at, &after);
             if (after == at || isspace((unsigned char)*at)) return bad_text(text, at, "a ratio", err);
             at = after;
         } else if (implied_ratio) {
@@ -201,7 +210,9 @@ static pd_status parse_setting(const char *text, const char *at, pd_policy *poli
     }
     if (strncmp(at, "seed=", 5) == 0 && isdigit((unsigned char)at[5])) {
         char *after;
+        errno = 0;
         policy->seed = strtoull(at + 5, &after, 10);
+        if (errno != 0) return bad_text(text, at, "a seed below 2^64", err);
         *end = after;
         return PD_OK;
     }

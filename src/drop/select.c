@@ -25,12 +25,14 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// Best first: the higher score, then the lower index.
+// Best first: the higher score, not-a-number behind all others, then the lower index.
 static int by_score(const void *a, const void *b, void *user) {
     const float *scores = user;
     const int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
-    const float x = isnan(scores[i]) ? -INFINITY : scores[i], y = isnan(scores[j]) ? -INFINITY : scores[j];
-    if (x != y) return x > y ? -1 : 1;
+    const float x = scores[i], y = scores[j];
+    if (isnan(x) != isnan(y)) return isnan(x) ? 1 : -1;
+    if (x > y) return -1;
+    if (x < y) return 1;
     return (i > j) - (i < j);
 }
 

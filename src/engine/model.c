@@ -18,8 +18,9 @@ void pd_model_log(const pd_model *model, pd_log_level level, const char *format,
 }
 
 void pd_model_params_default(pd_model_params *params, size_t size) {
+    const pd_model_params defaults = {.size = size};
     memset(params, 0, size);
-    params->size = size;
+    memcpy(params, &defaults, size < sizeof defaults ? size : sizeof defaults);
 }
 
 // The most common type among a file's matrices, by bytes.

@@ -191,8 +191,10 @@ static pd_status set_inputs(prefill *p, pd_error *err) {
     const pd_prompt_rows *rows = job->rows;
     const size_t n = (size_t)rows->n_rows;
     int32_t *numbers = malloc(n * sizeof *numbers);
-    if (!numbers) return pd_fail_memory(err, n * sizeof *numbers, "positions");
-    ggml_backend_tensor_set(p->tokens, rows->tokens, 0, n * sizeof *numbers);
+    if (!numbers) return pd_fail_memory(err, n * sizeof *numbers, "the prompt's rows");
+    for (size_t i = 0; i < n; i++)
+        numbers[i] = rows->tokens[i] < 0 ? 0 : rows->tokens[i]; // a picture's features will lie over these
+    ggml_backend_tensor_set(p->tokens, numbers, 0, n * sizeof *numbers);
     for (size_t i = 0; i < n; i++)
         numbers[i] = (int32_t)i;
     ggml_backend_tensor_set(p->positions, numbers, 0, n * sizeof *numbers);

@@ -104,8 +104,8 @@ static pd_status encode_images(pd_session *session, pd_image *const *images, siz
     return status;
 }
 
-static pd_status check_tokens(const pd_session *session, const int32_t *tokens, size_t n_tokens,
-                              size_t n_images, pd_error *err) {
+static pd_status check_prompt(const pd_session *session, const int32_t *tokens, size_t n_tokens,
+                              pd_image *const *images, size_t n_images, pd_error *err) {
     const int32_t n_vocab = session->model->weights.decoder.h.n_vocab;
     size_t placeholders = 0;
     if (n_tokens == 0) return pd_fail(err, PD_ERR_ARGUMENT, "the prompt is empty");
@@ -120,6 +120,9 @@ static pd_status check_tokens(const pd_session *session, const int32_t *tokens, 
     if (placeholders != n_images) {
         return pd_fail(err, PD_ERR_ARGUMENT, "the prompt has %zu picture placeholders for %zu pictures",
                        placeholders, n_images);
+    }
+    for (size_t i = 0; i < n_images; i++) {
+        if (!images[i]) return pd_fail(err, PD_ERR_ARGUMENT, "picture %zu of the prompt is NULL", i);
     }
     if (tokens[n_tokens - 1] == PD_IMAGE_TOKEN) {
         return pd_fail(
@@ -153,8 +156,8 @@ static pd_status lay_out(pd_session *session, const int32_t *tokens, size_t n_to
         }
         const int32_t count = session->encoded[order[image]].features.n_tokens;
         spans[image++] = (pd_span){row, count};
-        memset(session->tokens + row, 0, (size_t)count * sizeof *session->tokens);
-        row += count;
+        for (int32_t t = 0; t < count; t++)
+            session->tokens[row++] = PD_IMAGE_TOKEN;
     }
     session->n_prompt = row;
     return PD_OK;
@@ -301,7 +304,7 @@ pd_status pd_session_run_prompt(pd_session *session, const int32_t *tokens, size
                                 pd_image *const *images, size_t n_images, pd_error *err) {
     pd_session_reset(session);
     session->prompt_start_ms = pd_now_ms();
-    PD_TRY(check_tokens(session, tokens, n_tokens, n_images, err));
+    PD_TRY(check_prompt(session, tokens, n_tokens, images, n_images, err));
     size_t *order = calloc(n_images + 1, sizeof *order);
     pd_span *spans = calloc(n_images + 1, sizeof *spans);
     const float **features = calloc(n_images + 1, sizeof *features);

@@ -23,5 +23,6 @@ pd_status pd_sampler_create(const pd_sampler_params *params, int32_t n_vocab, pd
 void pd_sampler_free(pd_sampler *sampler);
 // Back to the seed.
 void pd_sampler_reset(pd_sampler *sampler);
-// logits: n_vocab. recent: the tokens the penalty looks at.
+// logits: n_vocab of them or more. recent: the tokens the penalty looks at; ids that are none (a picture's
+// rows) are passed over.
 int32_t pd_sampler_draw(pd_sampler *sampler, const float *logits, const int32_t *recent, size_t n_recent);

@@ -5,12 +5,10 @@
 #include <string.h>
 
 void pd_session_params_default(pd_session_params *params, size_t size) {
+    const pd_session_params defaults = {
+        .size = size, .n_predict = -1, .top_p = 1.0F, .repeat_penalty = 1.0F, .repeat_last_n = 64};
     memset(params, 0, size);
-    params->size = size;
-    params->n_predict = -1;
-    params->top_p = 1.0F;
-    params->repeat_penalty = 1.0F;
-    params->repeat_last_n = 64;
+    memcpy(params, &defaults, size < sizeof defaults ? size : sizeof defaults);
 }
 
 static pd_status check_range(const char *name, int64_t value, int64_t low, int64_t high, pd_error *err) {
@@ -79,7 +77,9 @@ static pd_status configure(pd_session *session, const pd_session_params *params,
                                         .top_p = params->top_p,
                                         .repeat_penalty = params->repeat_penalty,
                                         .seed = params->seed};
-    PD_TRY(pd_sampler_create(&sampling, h->n_vocab, &session->sampler, err));
+    // rows of the head beyond the tokens are padding and never drawn
+    PD_TRY(pd_sampler_create(&sampling, pd_tokenizer_n_vocab(session->model->tokenizer), &session->sampler,
+                             err));
     session->tokens = calloc((size_t)session->n_ctx, sizeof *session->tokens);
     session->logits = calloc((size_t)h->n_vocab, sizeof *session->logits);
     if (!session->tokens || !session->logits) {
@@ -211,6 +211,10 @@ static pd_status render(pd_session *session, const pd_message *messages, size_t 
         return pd_fail_memory(err, n * sizeof *r->texts, "the messages");
     for (size_t i = 0; i < n; i++) {
         if (!messages[i].text) return pd_fail(err, PD_ERR_ARGUMENT, "message %zu has no text", i);
+        if (messages[i].n_images > 0 && !messages[i].images) {
+            return pd_fail(err, PD_ERR_ARGUMENT, "message %zu has no list of its %zu pictures", i,
+                           messages[i].n_images);
+        }
         r->roles[i] = messages[i].role;
         PD_TRY(complete_text(&messages[i], i, &r->texts[i], err));
         for (size_t j = 0; j < messages[i].n_images; j++)

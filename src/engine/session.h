@@ -41,7 +41,7 @@ struct pd_session {
     bool prompted;
     const char *stop; // text that ends the answer; NULL: none
     pd_schedule schedule;
-    int32_t *tokens; // prompt rows (0 at images), then the answer; capacity n_ctx
+    int32_t *tokens; // prompt rows (PD_IMAGE_TOKEN at images), then the answer; capacity n_ctx
     int32_t n_prompt, n_generated;
     bool done;     // no token will be drawn any more
     bool finished; // and no text will be added either

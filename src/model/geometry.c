@@ -1,7 +1,5 @@
 #include "model/geometry.h"
 
-#include "model/weights.h"
-
 #include <string.h>
 
 // Sources: the config.json of liuhaotian/llava-v1.5-7b, llava-v1.5-13b, llava-v1.6-vicuna-7b,
@@ -91,10 +89,11 @@ pd_status pd_geometry_find(const char *name, const pd_geometry **geometry, pd_er
 
 int32_t pd_geometry_n_image_tokens(const pd_geometry *geometry) {
     const pd_vision_hyperparameters *h = &geometry->vision;
-    int32_t tiles = 0;
+    int64_t tiles = 0;
     for (int32_t i = 0; i < h->n_pinpoints; i++) {
         const int32_t grid = (h->pinpoints[i][0] / h->image_size) * (h->pinpoints[i][1] / h->image_size);
         if (grid > tiles) tiles = grid;
     }
-    return (1 + tiles) * pd_vision_n_patches(h);
+    const int64_t n_tokens = (1 + tiles) * pd_vision_n_patches(h);
+    return n_tokens < INT32_MAX ? (int32_t)n_tokens : INT32_MAX;
 }

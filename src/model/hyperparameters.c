@@ -286,3 +286,8 @@ pd_status pd_vision_hyperparameters_read(const pd_gguf *gguf, pd_vision_hyperpar
     }
     return PD_OK;
 }
+
+int32_t pd_vision_n_patches(const pd_vision_hyperparameters *h) {
+    const int32_t side = h->image_size / h->patch_size;
+    return side * side;
+}

@@ -50,3 +50,6 @@ typedef struct pd_vision_hyperparameters {
 } pd_vision_hyperparameters;
 
 pd_status pd_vision_hyperparameters_read(const pd_gguf *gguf, pd_vision_hyperparameters *h, pd_error *err);
+
+// How many patches a tile has.
+int32_t pd_vision_n_patches(const pd_vision_hyperparameters *h);

@@ -38,8 +38,10 @@ static void check_shape(loader *load, const struct ggml_tensor *tensor, const in
                 (long long)tensor->ne[2], (long long)tensor->ne[3]);
 }
 
-// Whether ggml multiplies this weight with f32 activations.
+// Whether ggml multiplies this weight with f32 activations, and looks rows up in it. The backend also says yes
+// to types that no kernel reads, such as i32 and q8_K, and crashes on them: those that do not become floats.
 static bool can_multiply(ggml_backend_dev_t device, const struct ggml_tensor *weight) {
+    if (weight->type != GGML_TYPE_F32 && !ggml_get_type_traits(weight->type)->to_float) return false;
     struct ggml_context *scratch = ggml_init((struct ggml_init_params){
         .mem_size = 8 * ggml_tensor_overhead(), .mem_buffer = NULL, .no_alloc = true});
     if (!scratch) return false;
@@ -75,7 +77,7 @@ static struct ggml_tensor *matrix(loader *load, presence needed, int64_t n_in, i
     return tensor;
 }
 
-// "blk.<layer>.<name>", valid until the next call in the same full expression's buffer.
+// A formatted name, which as a returned value lives to the end of the full expression that it stands in.
 typedef struct {
     char text[GGML_MAX_NAME];
 } tensor_name;
@@ -277,9 +279,4 @@ void pd_weights_free(pd_weights *weights) {
     pd_gguf_close(&weights->text_file);
     pd_gguf_close(&weights->vision_file);
     *weights = (pd_weights){0};
-}
-
-int32_t pd_vision_n_patches(const pd_vision_hyperparameters *h) {
-    const int32_t side = h->image_size / h->patch_size;
-    return side * side;
 }

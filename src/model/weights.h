@@ -62,7 +62,3 @@ typedef struct pd_weights {
 pd_status pd_weights_load(const char *model_path, const char *mmproj_path, ggml_backend_dev_t device,
                           pd_weights *weights, pd_error *err);
 void pd_weights_free(pd_weights *weights);
-
-// Multiply-accumulate inputs: how many patches a tile has, and what a tile costs in the tower and the
-// projector.
-int32_t pd_vision_n_patches(const pd_vision_hyperparameters *h);

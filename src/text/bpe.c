@@ -30,7 +30,7 @@ static pd_status load_merge(const pd_gguf *gguf, const pd_vocabulary *vocabulary
     if (left_id < 0 || right_id < 0 || left_size + right_size > vocabulary->longest_text)
         return malformed(gguf, index, merge, "which the vocabulary lacks", err);
     memcpy(joined, merge, left_size);
-    memcpy(joined + left_size, right, right_size);
+    memcpy(joined + left_size, right, right_size + 1);
     const int32_t id = pd_token_map_find(&vocabulary->ids, joined, left_size + right_size);
     if (id < 0) return malformed(gguf, index, merge, "which the vocabulary lacks joined", err);
     pd_merge_map_put(&bpe->merges, left_id, right_id, (uint32_t)index, id);

@@ -94,21 +94,21 @@ static pd_status load_texts(const pd_gguf *gguf, pd_vocabulary *vocabulary, pd_e
     vocabulary->tokens = calloc(n, sizeof *vocabulary->tokens);
     if (!vocabulary->tokens) return pd_fail_memory(err, n * sizeof *vocabulary->tokens, "the vocabulary");
     vocabulary->n_tokens = (int32_t)n;
-    vocabulary->texts = malloc(total + 1);
+    vocabulary->texts = malloc(total + n); // with a NUL behind each
     vocabulary->pieces = malloc(total + 1);
-    if (!vocabulary->texts || !vocabulary->pieces) return pd_fail_memory(err, total + 1, "the token texts");
+    if (!vocabulary->texts || !vocabulary->pieces) return pd_fail_memory(err, total + n, "the token texts");
     status = pd_token_map_create(&vocabulary->ids, n, err);
     if (status != PD_OK) return status;
     char *text = vocabulary->texts;
     for (size_t i = 0; i < n; i++) {
         const char *source = pd_gguf_string_at(gguf, key, i);
         const uint32_t size = (uint32_t)strlen(source);
-        memcpy(text, source, size);
+        memcpy(text, source, (size_t)size + 1);
         vocabulary->tokens[i].text = text;
         vocabulary->tokens[i].text_size = size;
         if (size > vocabulary->longest_text) vocabulary->longest_text = size;
         if (size > 0) pd_token_map_put(&vocabulary->ids, text, size, (int32_t)i);
-        text += size;
+        text += size + 1;
     }
     return PD_OK;
 }

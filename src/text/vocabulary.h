@@ -22,7 +22,7 @@ typedef enum {
 } pd_token_type;
 
 typedef struct {
-    const char *text;  // as the file spells it, not NUL-terminated
+    const char *text;  // as the file spells it, NUL-terminated
     const char *piece; // the bytes it stands for; of control and unknown tokens, their text
     uint32_t text_size;
     uint32_t piece_size;

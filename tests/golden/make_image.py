@@ -383,6 +383,8 @@ def make_webp(write):
     write("webp_lossy_alpha.webp", encoded(alpha, quality=70))
     write("webp_exif.webp", encoded(image, lossless=True, exif=exif_block(6, ">")))
     write("webp_exif_prefix.webp", encoded(image, quality=60, exif=b"Exif\0\0" + exif_block(7, "<")))
+    # A chunk of odd size, and so a byte of padding, before the one that is looked for.
+    write("webp_exif_odd.webp", encoded(image, lossless=True, exif=exif_block(8, "<"), icc_profile=b"no real profile"))
     frames = [corner(s, 8, 8) for s in (23, 24)]
     (OUT / "bad_animated.webp").write_bytes(encoded(frames[0], save_all=True, append_images=frames[1:]))
 

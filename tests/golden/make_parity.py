@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import gguf
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 from transformers import (
@@ -579,6 +580,10 @@ PINPOINTS = [(56, 112), (112, 56), (112, 112), (168, 56), (56, 168)]
 
 
 def main(directory):
+    # Pillow 12.2 and 13.0 changed the order of the two passes of a resize for some shapes, and with it the roundings.
+    # The models were trained with the old order.
+    if tuple(int(part) for part in PIL.__version__.split(".")[:2]) >= (12, 2):
+        sys.exit("make_parity.py needs Pillow before 12.2")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     os.makedirs(directory, exist_ok=True)

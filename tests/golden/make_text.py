@@ -78,7 +78,7 @@ HAND_WRITTEN = SENTENCES + [
     "", " ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", "\n \n", " \n", "\t\t\t", "a", " a", "a ", " a ", "  a", "a  b",
     "Hello", "Hello world", " Hello  world ", "hello\nworld", "hello\r\nworld\r\n", "hello \n world", "a\n\n\nb",
     "a   \n   b", "tabs\tand\tmore\t\ttabs", "    indented", "trailing   ", "a\u00a0b", "a\u2003b", "a\u3000b",
-    "a\u200bb", "a\u180eb", "\u180e \u180e", "a\u0085b", "\u0085\u0085", "\x0b\x0c", "a\x1c\x1db", "\x00", "a\x00b", "\x01\x02\x7f",
+    "a\u200bb", "a\u180eb", "\u180e \u180e", "a\u0085b", "!\u0085!", "a \u0085 b", "!\u180e!", "\u0085\u0085", "\x0b\x0c", "a\x1c\x1db", "\x00", "a\x00b", "\x01\x02\x7f",
     "it's", "IT'S", "It'S we'Re they'LL I'M you'D can'T", "don't", "'tis", "''", "'s's", "x'll'd've", "'\u017f", "a'\u017fb", "'RE",
     "1", "12", "123", "1234", "12345678901", "3.14", "1,000,000", "a1b2c3", "x86_64", "\u0661\u0662\u0663", "\u00bd\u00b2\u2460\u2167", "1\u0301",
     "CamelCaseWords", "snake_case_words", "SCREAMING", "miXeD CaSe", "\u00dcber STRASSE \u00df \u1e9e", "\u01c5", "\u0130\u0131",
@@ -92,14 +92,14 @@ HAND_WRITTEN = SENTENCES + [
     "<s>", "</s>", "<unk>", "<s> a</s>", "a</s>b", "</s></s>", "</s>\n", " </s> ", "<s", "s>", "< s>", "<<s>>", "<</s>s>", "</s",
     "<0x0A>", "<0x41>b", "<|endoftext|>", "a<|endoftext|>b", "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
     "<|im_start|><|im_start|>", "<|im_start", "|im_end|>", "<|im_end|><|endoftext|>", "<|im_end|>>", "<<|im_end|>",
-    "<tag>", "a<tag>b", "<tag><tag2>", "<tag2>", "<ta<tag>g>", " <tag> ", "<tag>\n<tag2> x",
+    "<tag>", "a<tag>b", "<tag><tag>>", "<tag>>", "<ta<tag>g>", " <tag> ", "<tag>\n<tag>> x", "<tag>>>", "<tag><tag>>", "<tag>a>",
     "<image>", "a<image>b", "<Image>",
     " aaaaaaaaq", "zqzq zqzqa", "antidisestablishmentarianism", "Donaudampfschifffahrtsgesellschaftskapitän", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "abababababababab", "x" * 200, " " * 70, "\n" * 40, "ab " * 30, "中" * 50, "é" * 33, "12" * 40,
 ]
 
 INVALID = [
     "ff", "80", "c3", "c328", "e282", "e28261", "e2826162", "f09f98", "f09f9861", "f09f9820", "c080", "eda080", "f4908080",
-    "f8888080", "fffefdfc", "61ff62", "ff20ff", "20ff2020fe20", "c3a9ff c3a9".replace(" ", ""), "27ff73", "31ff32", "0aff0a",
+    "f8888080", "f08080af", "e080af", "fffefdfc", "61ff62", "ff20ff", "20ff2020fe20", "c3a9ff c3a9".replace(" ", ""), "27ff73", "31ff32", "0aff0a",
     "616263e282", "e4b8ade4b8", "48656c6c6f20c3", "80818283", "c3c3c3a9", "e2e282ac", "f0f09f9880", "003c2f733eff", "ff3c2f733e80",
     "e2963c2f733e", "e296", "20e29620", "3c7c696d5f656e647c3ec0",
 ]
@@ -220,7 +220,7 @@ def spm_types(sp):
             types.append(gguf.TokenType.CONTROL)
         elif sp.is_byte(i):
             types.append(gguf.TokenType.BYTE)
-        elif sp.id_to_piece(i) in ("<tag>", "<tag2>"):
+        elif sp.id_to_piece(i) in ("<tag>", "<tag>>"):
             types.append(gguf.TokenType.USER_DEFINED)
         else:
             types.append(gguf.TokenType.NORMAL)
@@ -341,7 +341,7 @@ PRE_TOKENIZERS = {
 }
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "</s>"]
-USER_DEFINED = ["<tag>", "<tag2>"]
+USER_DEFINED = ["<tag>", "<tag>>"]
 
 
 def train_bpe(pre):
@@ -591,7 +591,7 @@ def main():
     results = {}
     sp = train_spm(byte_fallback=True, character_coverage=0.995)
     results["spm"] = spm_golden("spm", sp, strings)
-    bare = train_spm(character_coverage=0.995, add_dummy_prefix=False, user_defined_symbols=["<tag>", "<tag2>"])
+    bare = train_spm(character_coverage=0.995, add_dummy_prefix=False, user_defined_symbols=["<tag>", "<tag>>"])
     results["spm_bare"] = spm_golden("spm_bare", bare, strings, add_space_prefix=False, add_bos=False)
     bpe = {}
     for name, pre in (("gpt2", "gpt-2"), ("smollm", "smollm"), ("qwen2", "qwen2"), ("llama3", "llama-bpe"),
