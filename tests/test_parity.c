@@ -168,6 +168,7 @@ static void check_all(pd_attention attention) {
     yyjson_val *one;
     yyjson_arr_foreach(cases, index, max, one) {
         if (only && strcmp(only, string(one, "name")) != 0) continue;
+        if (getenv("PD_TEST_VERBOSE")) print_message("%s\n", string(one, "name"));
         const double error = check_case(one, attention, PD_CACHE_F32);
         if (!(error <= 2e-4))
             print_error("%s: logits off by %.3g of their range\n", string(one, "name"), error);

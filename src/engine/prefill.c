@@ -115,11 +115,11 @@ static void drop(prefill *p, int32_t stage, struct ggml_tensor *scores, pd_rows 
                 pd_rank(p->ctx, job->weights, job->schedule->stages[stage].first_layer, rows, *positions);
         }
         p->selected[stage] = pd_select_node(p->ctx, &p->selections[stage], scores);
-        ggml_set_output(p->selected[stage]);
     } else {
         p->selected[stage] = input(ggml_new_tensor_1d(p->ctx, GGML_TYPE_I32, n));
     }
     struct ggml_tensor *selected = p->selected[stage];
+    ggml_set_output(selected); // read behind the last layer: its memory must not be used again
     rows->residual = gather(p, rows->residual, selected);
     rows->normed = gather(p, rows->normed, selected);
     rows->keys = gather(p, rows->keys, selected);

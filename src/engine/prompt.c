@@ -124,11 +124,6 @@ static pd_status check_prompt(const pd_session *session, const int32_t *tokens, 
     for (size_t i = 0; i < n_images; i++) {
         if (!images[i]) return pd_fail(err, PD_ERR_ARGUMENT, "picture %zu of the prompt is NULL", i);
     }
-    if (tokens[n_tokens - 1] == PD_IMAGE_TOKEN) {
-        return pd_fail(
-            err, PD_ERR_ARGUMENT,
-            "the prompt ends with a picture (expected text behind it: its last token ranks the pictures)");
-    }
     return PD_OK;
 }
 
