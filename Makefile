@@ -44,7 +44,7 @@ asan: setup ## the tests under AddressSanitizer and UBSan, in build-asan/
 fuzz: ## every fuzz target for FUZZ_SECONDS (600), in build-fuzz/ (needs clang)
 	@$(SETUP) --fuzz
 	@CC=$${CLANG:-clang} $(call configure,build-fuzz,-DPD_FUZZ=ON -DPD_SANITIZE=ON -DPD_TESTS=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo)
-	@cmake --build build-fuzz
+	@cmake --build build-fuzz --target fuzz_targets
 	@sh scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS) $(JOBS)
 
 bench: setup ## dense against PyramidDrop on random weights of LLaVA-1.5's shape

@@ -4,7 +4,7 @@
 #   sh scripts/setup.sh [--print | --check] [--fuzz] [--dev] [--vulkan] [--real]
 #
 #   --print    only show what would be done
-#   --check    install nothing; fail when something is missing
+#   --check    install nothing; fail when something is missing, else be silent
 #   --fuzz     also clang with its libFuzzer runtime           (make fuzz)
 #   --dev      also clang-format, clang-tidy and valgrind      (make format, tidy, valgrind)
 #   --vulkan   also ggml's Vulkan backend and Mesa's drivers   (make test-vulkan)
@@ -239,7 +239,7 @@ explain_sources() {
 
 find_missing
 if [ -z "$reasons" ]; then
-    say 'everything needed is installed'
+    [ $mode = check ] || say 'everything needed is installed'
     exit 0
 fi
 if [ $mode = check ]; then

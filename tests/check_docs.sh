@@ -71,24 +71,36 @@ fi
 
 "$pdrop" synth tiny -q -o "$scratch/tiny" || complain 'pdrop synth failed'
 files="-m $scratch/tiny.gguf --mmproj $scratch/tiny-mmproj.gguf"
-# json SECTION COMMAND...: each field that a command prints stands in its section of docs/cli.md.
-json() {
-    section=$1
-    shift
-    "$@" >"$scratch/json" || complain "$* failed"
-    sed -n "/^## pdrop $section\$/,/^## pdrop [a-z]*\$/p" docs/cli.md | sed '1n; /^## pdrop/d' >"$scratch/section"
-    fields=$(grep -o '"[a-z][a-z0-9_]*":' "$scratch/json" | tr -d '":' | sort -u)
-    [ -n "$fields" ] || complain "$* prints no JSON"
-    for field in $fields; do
-        grep -q "\`$field\`" "$scratch/section" || complain "docs/cli.md, pdrop $section: the JSON field $field is missing"
+# fields WHERE: each field of $scratch/json stands in $scratch/section.
+fields() {
+    names=$(grep -o '"[a-z][a-z0-9_]*":' "$scratch/json" | tr -d '":' | sort -u)
+    [ -n "$names" ] || complain "$1 has no JSON fields"
+    for name in $names; do
+        grep -q "\`$name\`" "$scratch/section" || complain "docs/cli.md, $1: the JSON field $name is missing"
     done
 }
-# shellcheck disable=SC2086  # two words each
-json run "$pdrop" run $files --image models/pictures/house.png -p '?' -n 1 --json
-# shellcheck disable=SC2086
-json bench "$pdrop" bench $files -r 1 -n 2 --json
-json flops "$pdrop" flops --geometry tiny --json
-json info "$pdrop" info "$scratch/tiny.gguf" --json
+# json COMMAND ARGUMENT...: runs it, and takes the command's section of docs/cli.md.
+json() {
+    "$pdrop" "$@" --json >"$scratch/json" || complain "pdrop $* --json failed"
+    sed -n "/^## pdrop $1\$/,/^## /p" docs/cli.md | sed '1n; /^## /d' >"$scratch/section"
+}
+# shellcheck disable=SC2086  # two options
+json run $files --image models/pictures/house.png -p '?' -n 1
+cp "$scratch/json" "$scratch/run.json"
+cp "$scratch/section" "$scratch/run.section"
+sed 's/"stages":\[[^]]*\]/"stages":0/' "$scratch/run.json" >"$scratch/json"
+sed '/^A stage:/,$d' "$scratch/run.section" >"$scratch/section"
+fields 'pdrop run'
+grep -o '"stages":\[[^]]*\]' "$scratch/run.json" | sed 's/^"stages"://' >"$scratch/json"
+sed -n '/^A stage:/,$p' "$scratch/run.section" >"$scratch/section"
+fields 'a stage of pdrop run'
+# shellcheck disable=SC2086  # two options
+json bench $files -r 1 -n 2
+fields 'pdrop bench'
+json flops --geometry tiny
+fields 'pdrop flops'
+json info "$scratch/tiny.gguf"
+fields 'pdrop info'
 
 # ---- docs/api.md and the header name the same things -------------------------------------------------------------
 

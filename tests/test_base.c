@@ -21,10 +21,10 @@
 
 #include <cmocka.h> // wants the above
 
-static char directory[] = "/tmp/pd_test_base_XXXXXX";
+static char directory[256];
 
 static const char *path_of(const char *name) {
-    static char buffers[4][320];
+    static char buffers[4][540];
     static unsigned next;
     char *buffer = buffers[next++ % 4];
     snprintf(buffer, sizeof buffers[0], "%s/%s", directory, name);
@@ -66,6 +66,8 @@ static void assert_fails(pd_status status, pd_status expected, const pd_error *e
 
 static int set_up(void **state) {
     (void)state;
+    const char *parent = getenv("TMPDIR");
+    snprintf(directory, sizeof directory, "%.200s/pd_test_base_XXXXXX", parent ? parent : P_tmpdir);
     return mkdtemp(directory) ? 0 : -1;
 }
 

@@ -390,6 +390,18 @@ static void schedules(void **state) {
     }
     pd_schedule_free(&schedule);
 
+    // nothing left at all: pictures alone, withdrawn
+    pd_error err;
+    const pd_span alone[] = {{0, 7}, {7, 5}};
+    assert_int_equal(pd_policy_parse(&policy, "pdrop:4=.5,8=0", N_LAYERS, NULL), PD_OK);
+    assert_fails(pd_schedule_create(&policy, N_LAYERS, 12, alone, 2, &schedule, &err), &err,
+                 "drops the whole prompt after layer 8");
+    assert_null(schedule.stages);
+    assert_int_equal(pd_policy_parse(&policy, "pdrop:4=.15", N_LAYERS, NULL), PD_OK);
+    schedule = make_schedule(&policy, 12, alone, 2); // 1 of 7 and 0 of 5
+    assert_int_equal(schedule.stages[1].n_rows, 1);
+    pd_schedule_free(&schedule);
+
     // never compounded: shares of the 100 it began with, whatever the last stage left
     const pd_span hundred = {0, 100};
     assert_int_equal(pd_policy_parse(&policy, "pdrop:1=.57,2=.29,3=.29,4=.07", N_LAYERS, NULL), PD_OK);

@@ -9,6 +9,10 @@
 __attribute__((format(printf, 3, 4))) pd_status pd_fail(pd_error *err, pd_status status, const char *format,
                                                         ...);
 
+// Puts "?" in place of all that is not printable UTF-8: names in a file may hold line ends, a terminal's
+// escapes, bytes that are no text. pd_fail does it to its line.
+void pd_make_printable(char *text);
+
 // The one line for a failed allocation of `size` bytes for `what`.
 pd_status pd_fail_memory(pd_error *err, size_t size, const char *what);
 

@@ -13,7 +13,7 @@
 
 pd_status pd_mapped_file_open(const char *path, pd_mapped_file *file, pd_error *err) {
     *file = (pd_mapped_file){0};
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe without a writer does not wait
     if (descriptor < 0) return pd_fail(err, PD_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     struct stat info;
     if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {

@@ -7,10 +7,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+// ggml multiplies the sides without a look at overflow. No file has a tensor of 2^48 elements.
+static pd_status check_elements(const pd_gguf *gguf, int64_t index, pd_error *err) {
+    const int64_t *ne = gguf_get_tensor_ne(gguf->gguf, index);
+    int64_t elements = 1;
+    for (int i = 0; i < GGML_MAX_DIMS; i++) {
+        if (ne[i] < 1 || __builtin_mul_overflow(elements, ne[i], &elements) || elements > INT64_C(1) << 48) {
+            return pd_fail(err, PD_ERR_FORMAT,
+                           "%s: tensor %s: expected 1 to 2^48 elements, found shape [%lld, %lld, %lld, %lld]",
+                           gguf->path, gguf_get_tensor_name(gguf->gguf, index), (long long)ne[0],
+                           (long long)ne[1], (long long)ne[2], (long long)ne[3]);
+        }
+    }
+    return PD_OK;
+}
+
 static pd_status check_extents(const pd_gguf *gguf, pd_error *err) {
     const size_t data_offset = gguf_get_data_offset(gguf->gguf);
     const int64_t n_tensors = gguf_get_n_tensors(gguf->gguf);
     for (int64_t i = 0; i < n_tensors; i++) {
+        PD_TRY(check_elements(gguf, i, err));
         const size_t offset = gguf_get_tensor_offset(gguf->gguf, i);
         const size_t size = gguf_get_tensor_size(gguf->gguf, i);
         size_t end;

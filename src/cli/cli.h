@@ -62,7 +62,7 @@ void pd_cli_print_stats(FILE *out, const pd_stats *stats, const pd_policy *polic
 
 // ---- Ctrl-C -----------------------------------------------------------------------------------------------
 
-// From now on SIGINT and SIGTERM cancel this session (NULL: end the program as usual).
+// From now on SIGINT, SIGTERM and SIGHUP cancel this session (NULL: end the program as usual).
 void pd_cli_interruptible(pd_session *session);
 // From now on they only make pd_cli_signalled true.
 void pd_cli_catch_signals(void);

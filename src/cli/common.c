@@ -286,6 +286,7 @@ static void handle_signals(void (*handler)(int)) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
 }
 
 void pd_cli_interruptible(pd_session *session) {

@@ -115,7 +115,7 @@ static void print_json(const char *name, int32_t image_tokens, const pd_policy *
     yyjson_mut_obj_add_real(doc, root, "image_tmacs_dense", dense.image_tmacs);
     yyjson_mut_obj_add_real(doc, root, "total_tflops", pyramid.total_tflops);
     yyjson_mut_obj_add_real(doc, root, "total_tflops_dense", dense.total_tflops);
-    char *text = yyjson_mut_write(doc, 0, NULL);
+    char *text = yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
     if (text) puts(text);
     free(text);
     yyjson_mut_doc_free(doc);

@@ -145,6 +145,7 @@ static void print_tensors(const pd_gguf *file) {
             used += (size_t)snprintf(shape + used, sizeof shape - used, "%s%lld", d ? " x " : "",
                                      (long long)t->ne[d]);
         }
+        pd_make_printable(t->name);
         printf("  %-32s %-6s %-24s %s\n", t->name, ggml_type_name(t->type), shape,
                pd_cli_bytes(text, sizeof text, (double)ggml_nbytes(t)));
     }
@@ -164,7 +165,10 @@ static void print_readable(const pd_gguf *file) {
            pd_cli_bytes(text, sizeof text, (double)file->file.size));
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     for (int64_t i = 0; i < gguf_get_n_kv(file->gguf); i++) {
-        printf("  %-44s ", gguf_get_key(file->gguf, i));
+        char key[160];
+        snprintf(key, sizeof key, "%s", gguf_get_key(file->gguf, i));
+        pd_make_printable(key);
+        printf("  %-44s ", key);
         print_value(doc, file->gguf, i);
         putchar('\n');
     }

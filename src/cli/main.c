@@ -1,6 +1,8 @@
 // pdrop: run large vision-language models with a pyramid of visual tokens.
 #include "cli/cli.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 
 static const struct {
@@ -30,7 +32,16 @@ static void print_usage(FILE *out) {
           out);
 }
 
-int main(int argc, char **argv) {
+// A file that is opened while a standard stream is closed would get its number, and what is printed would end
+// up in the file. Opened the wrong way round, reads and writes fail as on a closed one.
+static void occupy_standard_streams(void) {
+    for (int descriptor = 0; descriptor <= 2; descriptor++) {
+        if (fcntl(descriptor, F_GETFD) < 0 && open("/dev/null", descriptor == 0 ? O_WRONLY : O_RDONLY) < 0)
+            return;
+    }
+}
+
+static int run_command(int argc, char **argv) {
     if (argc < 2) {
         print_usage(stderr);
         return PD_EXIT_USAGE;
@@ -53,4 +64,15 @@ int main(int argc, char **argv) {
     }
     fprintf(stderr, "pdrop: no command \"%s\" (see pdrop help)\n", name);
     return PD_EXIT_USAGE;
+}
+
+int main(int argc, char **argv) {
+    occupy_standard_streams();
+    signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a write that fails
+    const int exit_code = run_command(argc, argv);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && exit_code == PD_EXIT_OK) {
+        fputs("pdrop: cannot write to standard output\n", stderr);
+        return PD_EXIT_ERROR;
+    }
+    return exit_code;
 }

@@ -1,5 +1,7 @@
 #include "cli/options.h"
 
+#include "base/error.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -67,8 +69,10 @@ static void print_help(const pd_command *command) {
 }
 
 static bool complain(const pd_command *command, const char *name, const char *what, const char *value) {
-    fprintf(stderr, "pdrop %s: %s: %s%s%s%s (see pdrop %s --help)\n", command->name, name, what,
-            value ? ", found \"" : "", value ? value : "", value ? "\"" : "", command->name);
+    pd_error err;
+    pd_fail(&err, PD_ERR_ARGUMENT, "%.100s: %s%s%.200s%s", name, what, value ? ", found \"" : "",
+            value ? value : "", value ? "\"" : "");
+    fprintf(stderr, "pdrop %s: %s (see pdrop %s --help)\n", command->name, err.message, command->name);
     return false;
 }
 

@@ -180,10 +180,7 @@ static pd_status answer_messages(pd_session *session, const pd_message *messages
             snprintf(err->message, sizeof err->message, "out of memory");
             return PD_ERR_MEMORY;
         }
-        if (!flags.json) {
-            fputs(piece, stdout);
-            fflush(stdout);
-        }
+        if (!flags.json && (fputs(piece, stdout) == EOF || fflush(stdout) != 0)) break;
     }
     if (!flags.json) putchar('\n');
     if (ferror(stdout) || fflush(stdout) != 0) {

@@ -3,6 +3,7 @@
 #include "drop/rank.h"
 #include "drop/select.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -230,11 +231,9 @@ static pd_status allocate(prefill *p, pd_error *err) {
         PD_TRY(pd_backend_scheduler(job->backend, size, job->scheduler, err));
         *job->scheduler_size = size;
     }
-    ggml_backend_sched_reset(*job->scheduler);
-    if (!ggml_backend_sched_alloc_graph(*job->scheduler, p->graph)) {
-        return pd_fail(err, PD_ERR_MEMORY, "out of memory for a prefill of %d rows", job->rows->n_rows);
-    }
-    return PD_OK;
+    char what[48];
+    snprintf(what, sizeof what, "a prefill of %d rows", job->rows->n_rows);
+    return pd_backend_allocate(job->backend, *job->scheduler, p->graph, what, err);
 }
 
 // Marks come in the graph's order: the layers of a stage, then its ranking's. The keys of the rows that live

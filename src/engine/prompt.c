@@ -2,6 +2,7 @@
 #include "engine/prefill.h"
 #include "engine/session.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,10 +78,6 @@ static pd_status encode_new(pd_session *session, pd_image *const *images, const 
 // among session->encoded.
 static pd_status encode_images(pd_session *session, pd_image *const *images, size_t n_images, size_t *order,
                                pd_error *err) {
-    if (n_images > 0 && !session->model->weights.has_vision) {
-        return pd_fail(err, PD_ERR_ARGUMENT,
-                       "the prompt has a picture, but the model was loaded without an mmproj");
-    }
     uint64_t *hashes = calloc(n_images + 1, sizeof *hashes);
     if (!hashes) return pd_fail_memory(err, n_images * sizeof *hashes, "the list of pictures");
     for (size_t i = 0; i < session->n_encoded; i++)
@@ -124,26 +121,37 @@ static pd_status check_prompt(const pd_session *session, const int32_t *tokens, 
     for (size_t i = 0; i < n_images; i++) {
         if (!images[i]) return pd_fail(err, PD_ERR_ARGUMENT, "picture %zu of the prompt is NULL", i);
     }
+    if (n_images > 0 && !session->model->weights.has_vision) {
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "the prompt has a picture, but the model was loaded without an mmproj");
+    }
     return PD_OK;
 }
 
+// Whether the prompt fits the context, before any picture is encoded.
+static pd_status check_length(const pd_session *session, size_t n_tokens, pd_image *const *images,
+                              size_t n_images, pd_error *err) {
+    const pd_preprocess_params params =
+        pd_encode_preprocess_params(&session->model->weights.vision.h, session->aspect_ratio);
+    size_t n_rows = n_tokens;
+    for (size_t i = 0; i < n_images; i++) {
+        pd_tile_layout layout;
+        PD_TRY(pd_tile_layout_of_size(&params, pd_image_width(images[i]), pd_image_height(images[i]), &layout,
+                                      err));
+        n_rows += (size_t)layout.n_tokens - 1; // its placeholder is counted
+    }
+    if (n_rows < (size_t)session->n_ctx) return PD_OK;
+    return pd_fail(err, PD_ERR_CONTEXT,
+                   "the prompt is too long: %zu tokens, pictures included, leave no room for an answer in a "
+                   "context of %d (-c sets it)",
+                   n_rows, session->n_ctx);
+}
+
 // The rows of the prompt: session->tokens and n_prompt, and each picture's span.
-static pd_status lay_out(pd_session *session, const int32_t *tokens, size_t n_tokens, const size_t *order,
-                         pd_span *spans, pd_error *err) {
-    size_t n_rows = n_tokens, image = 0;
-    for (size_t i = 0; i < n_tokens; i++) {
-        if (tokens[i] != PD_IMAGE_TOKEN) continue;
-        n_rows += (size_t)session->encoded[order[image++]].features.n_tokens - 1;
-    }
-    if (n_rows >= (size_t)session->n_ctx) {
-        return pd_fail(
-            err, PD_ERR_CONTEXT,
-            "the prompt is too long: %zu tokens, pictures included, leave no room for an answer in a "
-            "context of %d (-c sets it)",
-            n_rows, session->n_ctx);
-    }
+static void lay_out(pd_session *session, const int32_t *tokens, size_t n_tokens, const size_t *order,
+                    pd_span *spans) {
     int32_t row = 0;
-    image = 0;
+    size_t image = 0;
     for (size_t i = 0; i < n_tokens; i++) {
         if (tokens[i] != PD_IMAGE_TOKEN) {
             session->tokens[row++] = tokens[i];
@@ -155,7 +163,6 @@ static pd_status lay_out(pd_session *session, const int32_t *tokens, size_t n_to
             session->tokens[row++] = PD_IMAGE_TOKEN;
     }
     session->n_prompt = row;
-    return PD_OK;
 }
 
 static pd_status create_cache(pd_session *session, pd_error *err) {
@@ -171,9 +178,17 @@ static pd_status create_cache(pd_session *session, pd_error *err) {
         for (int32_t i = stage->first_layer; i < stage->end_layer; i++)
             capacity[i] = stage->n_rows + answer;
     }
-    const pd_status status = pd_kv_cache_create(h, session->cache_type, capacity,
-                                                ggml_backend_get_default_buffer_type(session->backend.device),
-                                                &session->cache, err);
+    size_t n_rows = 0;
+    for (int32_t i = 0; i < h->n_layers; i++)
+        n_rows += (size_t)capacity[i];
+    pd_status status =
+        pd_device_check_memory(ggml_backend_get_device(session->backend.device),
+                               n_rows * pd_kv_row_bytes(h, session->cache_type), "the KV cache", err);
+    if (status == PD_OK) {
+        status = pd_kv_cache_create(h, session->cache_type, capacity,
+                                    ggml_backend_get_default_buffer_type(session->backend.device),
+                                    &session->cache, err);
+    }
     free(capacity);
     return status;
 }
@@ -276,9 +291,20 @@ static pd_status run_prefill(pd_session *session, const pd_span *spans, const fl
     return status;
 }
 
+// Damaged weights, or sums beyond f16 in the cache, end in infinities; no token can be drawn from those.
+static pd_status check_logits(const pd_session *session, pd_error *err) {
+    for (int32_t i = 0; i < session->model->weights.decoder.h.n_vocab; i++) {
+        if (isfinite(session->logits[i])) continue;
+        return pd_fail(err, PD_ERR_BACKEND,
+                       "%s: the logits are not numbers (expected finite ones): is the file damaged?",
+                       session->model->weights.text_file.path);
+    }
+    return PD_OK;
+}
+
 static pd_status run_encoded(pd_session *session, const int32_t *tokens, size_t n_tokens, const size_t *order,
                              pd_span *spans, const float **features, size_t n_images, pd_error *err) {
-    PD_TRY(lay_out(session, tokens, n_tokens, order, spans, err));
+    lay_out(session, tokens, n_tokens, order, spans);
     for (size_t i = 0; i < n_images; i++)
         features[i] = session->encoded[order[i]].features.data;
     PD_TRY(pd_schedule_create(&session->policy, session->model->weights.decoder.h.n_layers, session->n_prompt,
@@ -286,6 +312,7 @@ static pd_status run_encoded(pd_session *session, const int32_t *tokens, size_t 
     PD_TRY(allocate_kept(session, err));
     PD_TRY(create_cache(session, err));
     PD_TRY(run_prefill(session, spans, features, err));
+    PD_TRY(check_logits(session, err));
     int32_t n_tiles = 0;
     for (size_t i = 0; i < n_images; i++)
         n_tiles += session->encoded[order[i]].features.n_tiles;
@@ -300,6 +327,7 @@ pd_status pd_session_run_prompt(pd_session *session, const int32_t *tokens, size
     pd_session_reset(session);
     session->prompt_start_ms = pd_now_ms();
     PD_TRY(check_prompt(session, tokens, n_tokens, images, n_images, err));
+    PD_TRY(check_length(session, n_tokens, images, n_images, err));
     size_t *order = calloc(n_images + 1, sizeof *order);
     pd_span *spans = calloc(n_images + 1, sizeof *spans);
     const float **features = calloc(n_images + 1, sizeof *features);
@@ -339,6 +367,7 @@ pd_status pd_session_forward(pd_session *session, pd_error *err) {
     const double start = pd_now_ms();
     const int32_t token = session->tokens[session->n_prompt + n_before];
     PD_TRY(pd_decode(&job, token, n_before, &session->step, err));
+    PD_TRY(check_logits(session, err));
     session->stats.decode_ms += pd_now_ms() - start;
     session->logits_ready = true;
     pd_session_count_kv(session);

@@ -329,6 +329,7 @@ static const char *take_piece(pd_session *session) {
         }
     }
     session->n_given = given;
+    if (given == 0) return ""; // and nothing is covered
     session->covered = session->pending[given];
     session->pending[given] = '\0';
     return session->pending;

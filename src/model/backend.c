@@ -2,6 +2,7 @@
 
 #include "base/ggml_log.h"
 
+#include <ggml-alloc.h>
 #include <ggml-cpu.h>
 #include <pthread.h>
 #include <sched.h>
@@ -91,6 +92,27 @@ pd_status pd_backend_scheduler(const pd_backend *backend, size_t graph_size, ggm
     *scheduler = ggml_backend_sched_new(backends, NULL, count, graph_size, false, true);
     if (!*scheduler) return pd_fail(err, PD_ERR_BACKEND, "ggml cannot make a scheduler");
     return PD_OK;
+}
+
+pd_status pd_device_check_memory(ggml_backend_dev_t device, size_t bytes, const char *what, pd_error *err) {
+    size_t available, total;
+    ggml_backend_dev_memory(device, &available, &total);
+    if (total == 0 || bytes <= total) return PD_OK; // 0: the device does not say
+    return pd_fail(err, PD_ERR_MEMORY, "out of memory: %zu bytes for %s; device %s has %zu", bytes, what,
+                   ggml_backend_dev_name(device), total);
+}
+
+pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t scheduler,
+                              struct ggml_cgraph *graph, const char *what, pd_error *err) {
+    ggml_gallocr_t planner = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend->device));
+    if (!planner) return pd_fail(err, PD_ERR_MEMORY, "out of memory for %s", what);
+    size_t bytes = 0;
+    ggml_gallocr_reserve_n_size(planner, graph, NULL, NULL, &bytes);
+    ggml_gallocr_free(planner);
+    PD_TRY(pd_device_check_memory(ggml_backend_get_device(backend->device), bytes, what, err));
+    ggml_backend_sched_reset(scheduler);
+    if (ggml_backend_sched_alloc_graph(scheduler, graph)) return PD_OK;
+    return pd_fail_memory(err, bytes, what);
 }
 
 size_t pd_scheduler_bytes(const pd_backend *backend, ggml_backend_sched_t scheduler) {

@@ -185,6 +185,12 @@ static pd_status read_pinpoints(const pd_gguf *gguf, pd_vision_hyperparameters *
                 gguf->path, key, h->image_size, numbers[i]);
         }
         h->pinpoints[i / 2][i % 2] = numbers[i];
+        // tiles are held as floats, all at once
+        if (i % 2 == 1 && (int64_t)numbers[i - 1] * numbers[i] > PD_MAX_GRID_PIXELS) {
+            return pd_fail(err, PD_ERR_UNSUPPORTED,
+                           "%s: metadata key %s: expected grids of at most %d pixels, found %d x %d",
+                           gguf->path, key, PD_MAX_GRID_PIXELS, numbers[i - 1], numbers[i]);
+        }
     }
     h->n_pinpoints = (int32_t)(count / 2);
     return PD_OK;

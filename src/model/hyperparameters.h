@@ -29,7 +29,7 @@ typedef struct pd_decoder_hyperparameters {
 
 pd_status pd_decoder_hyperparameters_read(const pd_gguf *gguf, pd_decoder_hyperparameters *h, pd_error *err);
 
-enum { PD_MAX_PINPOINTS = 64 };
+enum { PD_MAX_PINPOINTS = 64, PD_MAX_GRID_PIXELS = 1 << 26 };
 
 // The vision tower (CLIP ViT) and the projector (mlp2x_gelu).
 typedef struct pd_vision_hyperparameters {

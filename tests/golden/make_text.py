@@ -13,13 +13,12 @@ conversations. Bytes that are not UTF-8 are outside what these take: there encod
 """
 
 import argparse
-import importlib.util
+import importlib
 import io
 import json
 import os
 import random
 import sys
-import tempfile
 import types
 import unicodedata
 

