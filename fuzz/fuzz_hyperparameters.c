@@ -282,6 +282,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     params.cache_type = (pd_cache_type)(next(&m) % 3);
     params.aspect_ratio = (pd_aspect_ratio)(next(&m) % 4);
     params.temperature = next(&m) % 2 ? 1.0F : 0.0F;
+    params.top_k = next(&m) % 4;
+    params.top_p = next(&m) % 2 ? 1.0F : 0.5F;
+    params.repeat_penalty = next(&m) % 2 ? 1.0F : 1e-30F;
     params.ignore_eos = true;
     int32_t n_embd, n_layers;
     memory_file text = make_text(&m, &n_embd, &n_layers);

@@ -110,11 +110,11 @@ static void check_schedule(const pd_policy *policy, const prompt_shape *shape) {
 static pd_policy raw_policy(const uint8_t *data, size_t size) {
     pd_policy policy = {0};
     memcpy(&policy.seed, data, size < sizeof policy.seed ? size : sizeof policy.seed);
-    policy.n_drops = (int8_t)next(&data, &size);
+    policy.n_drops = next(&data, &size) - 4;
     policy.scorer = (pd_scorer)next(&data, &size);
     policy.positions = (pd_positions)next(&data, &size);
     for (int i = 0; i < PD_MAX_DROPS; i++) {
-        policy.layer_list[i] = (int8_t)next(&data, &size);
+        policy.layer_list[i] = next(&data, &size) - 4;
         if (size < sizeof(double)) continue;
         memcpy(&policy.image_token_ratio_list[i], data, sizeof(double));
         data += sizeof(double);

@@ -84,7 +84,7 @@ static void check_flips(const char *good, const char *damaged, bool is_text, int
         const size_t at = 4 + pd_random_next(&random) % (header - 4);
         const uint8_t before = whole.bytes[at];
         const uint64_t bits = pd_random_next(&random);
-        whole.bytes[at] = i % 3 == 2 ? (uint8_t)bits : (uint8_t)(before ^ (1U << bits % 8));
+        whole.bytes[at] = (uint8_t)(i % 3 == 2 ? bits : before ^ (uint64_t)1 << bits % 8);
         write_blob(damaged, whole.bytes, whole.size);
         pd_error err;
         const pd_status status =
@@ -192,7 +192,7 @@ static void test_duplicates(void **state) {
     b = read_blob(good_text); // a key that is no UTF-8, and one with a NUL: strangers, passed over
     rename_to(&b, "general.file_type", "\xff\xfe\xf0\x80.file_typ\x80\xc0\xaf\x01");
     const size_t end = behind(&b, "llama.vocab_size");
-    b.bytes[end - 4] = '\0';
+    if (end > 4) b.bytes[end - 4] = '\0';
     write_blob(text_path, b.bytes, b.size);
     pd_error err;
     assert_int_equal(load_and_run(text_path, good_mmproj, &err), PD_OK);

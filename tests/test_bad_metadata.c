@@ -144,7 +144,7 @@ static void check_metadata(const char *good, bool is_text, const metadata_case *
     }
 }
 #define CHECK_METADATA(good, is_text, cases)                                                                 \
-    check_metadata(good, is_text, cases, sizeof cases / sizeof *cases)
+    check_metadata(good, is_text, cases, sizeof(cases) / sizeof *(cases))
 
 static void test_missing_keys(void **state) {
     (void)state;

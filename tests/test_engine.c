@@ -287,6 +287,50 @@ static void sampler_distribution(void **state) {
     assert_shares(counts, (const double[]){0.2, 0.2, 0.2, 0.2, 0.2}, 5, DRAWS);
 }
 
+// Which tokens top_k and top_p leave, by counting for each how many stand before it and what share they have.
+static void survivors(const pd_sampler_params *params, const float *logits, int32_t n, bool *survives) {
+    double all = 0.0;
+    int32_t place[64];
+    for (int32_t i = 0; i < n; i++) {
+        place[i] = 0;
+        for (int32_t j = 0; j < n; j++)
+            place[i] += logits[j] > logits[i] || (logits[j] == logits[i] && j < i);
+        survives[i] = params->top_k == 0 || place[i] < params->top_k;
+        if (survives[i]) all += exp((double)logits[i]);
+    }
+    for (int32_t i = 0; i < n; i++) {
+        double before = 0.0;
+        for (int32_t j = 0; j < n; j++)
+            before += place[j] < place[i] ? exp((double)logits[j]) : 0.0;
+        survives[i] = survives[i] && (before < (double)params->top_p * all || params->top_p == 1.0F);
+    }
+}
+
+static void sampler_cuts(void **state) {
+    (void)state;
+    uint64_t random = 4;
+    for (int round = 0; round < 2000; round++) {
+        float logits[64];
+        bool survives[64];
+        int32_t counts[64], n_survivors = 0;
+        const int32_t n = 1 + (int32_t)(pd_random_next(&random) % 64);
+        for (int32_t i = 0; i < n; i++) // many equal ones
+            logits[i] = 0.5F * (float)(pd_random_next(&random) % 8);
+        pd_sampler_params params = plain;
+        params.seed = pd_random_next(&random);
+        params.temperature = 1e9F; // what is left is drawn equally often
+        if (round % 2) params.top_k = (int32_t)(pd_random_next(&random) % (uint64_t)(n + 2));
+        if (round % 3) params.top_p = 1.0F - (float)pd_random_uniform(&random);
+        survivors(&params, logits, n, survives);
+        for (int32_t i = 0; i < n; i++)
+            n_survivors += survives[i];
+        assert_true(n_survivors > 0);
+        draw_many(params, logits, n, 30 * n_survivors, counts);
+        for (int32_t i = 0; i < n; i++)
+            assert_int_equal(counts[i] > 0, survives[i]);
+    }
+}
+
 static void sampler_seed(void **state) {
     (void)state;
     enum { N = 50 };
@@ -1529,6 +1573,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sampler_greedy),
         cmocka_unit_test(sampler_distribution),
+        cmocka_unit_test(sampler_cuts),
         cmocka_unit_test(sampler_seed),
         cmocka_unit_test(sampler_repeat_penalty),
         cmocka_unit_test(sampler_arguments),

@@ -118,6 +118,7 @@ pd_status pd_gguf_get_u32(const pd_gguf *gguf, const char *key, bool required, u
         number = gguf_get_val_u8(gguf->gguf, id);
         break;
     case GGUF_TYPE_INT8:
+        // NOLINTNEXTLINE(bugprone-signed-char-misuse,cert-str34-c): a number, not a character
         number = gguf_get_val_i8(gguf->gguf, id);
         break;
     case GGUF_TYPE_UINT16:

@@ -68,9 +68,10 @@ static pd_status count(const pd_geometry *geometry, int32_t image_tokens, const 
         double flops = pd_prefill_flops(h, policy, &schedule);
         if (geometry->vision.n_layers > 0) {
             const int32_t patches = pd_vision_n_patches(&geometry->vision);
-            const double tiles = (double)flags.n_images * ((image_tokens + patches - 1) / patches);
-            flops += tiles * (pd_vision_tower_flops(&geometry->vision) +
-                              pd_projector_flops(&geometry->vision, geometry->projector_hidden, h->n_embd));
+            const int32_t tiles = (image_tokens + patches - 1) / patches; // of a picture
+            flops += (double)flags.n_images * tiles *
+                     (pd_vision_tower_flops(&geometry->vision) +
+                      pd_projector_flops(&geometry->vision, geometry->projector_hidden, h->n_embd));
         }
         *out = (cost){pd_image_macs(h, &schedule) * 1e-12, flops * 1e-12};
         pd_schedule_free(&schedule);
@@ -136,6 +137,9 @@ static void print_row(const char *name, int32_t image_tokens, const pd_policy *p
 }
 
 static void print_heading(void) {
+    static bool printed;
+    if (printed) return;
+    printed = true;
     printf("%-22s %6s  %-26s %9s %8s  %10s %8s\n", "model", "image", "schedule", "image", "of", "all", "of");
     printf("%-22s %6s  %-26s %9s %8s  %10s %8s\n", "", "tokens", "", "MACs", "dense", "FLOPs", "dense");
 }
@@ -158,6 +162,7 @@ static pd_status show(const char *name, const pd_geometry *geometry, const pd_po
     if (flags.json) {
         print_json(name, image_tokens, policy, pyramid, dense);
     } else {
+        print_heading();
         print_row(name, image_tokens, policy, pyramid, dense);
     }
     return PD_OK;
@@ -212,7 +217,13 @@ int pd_cli_flops(int argc, char **argv) {
         fprintf(stderr, "pdrop flops: --geometry and -m exclude each other\n");
         return PD_EXIT_USAGE;
     }
-    if (!flags.json) print_heading();
+    const pd_schedule_options *schedule = &pd_schedule_flags;
+    const bool scheduled =
+        schedule->layer_list || schedule->image_token_ratio_list || schedule->policy || schedule->no_drop;
+    if (scheduled && !flags.geometry && !flags.model) {
+        fprintf(stderr, "pdrop flops: a schedule wants --geometry or -m to lay it over\n");
+        return PD_EXIT_USAGE;
+    }
     pd_error err;
     const pd_status status = flags.geometry || flags.model ? show_asked(&err) : show_published(&err);
     return status == PD_OK ? PD_EXIT_OK : pd_cli_report(status, &err);

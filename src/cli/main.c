@@ -1,4 +1,5 @@
 // pdrop: run large vision-language models with a pyramid of visual tokens.
+#include "base/error.h"
 #include "cli/cli.h"
 
 #include <fcntl.h>
@@ -52,7 +53,7 @@ static int run_command(int argc, char **argv) {
         return PD_EXIT_OK;
     }
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
-        if (argc < 3) {
+        if (argc < 3 || strcmp(argv[2], "version") == 0 || strcmp(argv[2], "help") == 0) {
             print_usage(stdout);
             return PD_EXIT_OK;
         }
@@ -62,8 +63,9 @@ static int run_command(int argc, char **argv) {
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     }
-    fprintf(stderr, "pdrop: no command \"%s\" (see pdrop help)\n", name);
-    return PD_EXIT_USAGE;
+    pd_error err;
+    return pd_cli_report(pd_fail(&err, PD_ERR_ARGUMENT, "no command \"%.100s\" (see pdrop help)", name),
+                         &err);
 }
 
 int main(int argc, char **argv) {

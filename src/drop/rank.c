@@ -9,7 +9,9 @@ struct ggml_tensor *pd_rank(struct ggml_context *ctx, const pd_decoder_weights *
     const int64_t n = rows->normed->ne[1], group = h->n_heads / h->n_kv_heads;
 
     struct ggml_tensor *k = pd_decoder_rope(ctx, w, rows->keys, h->n_kv_heads, positions);
-    k = ggml_permute(ctx, k, 0, 2, 1, 3); // [head_dim, n, n_kv_heads]
+    // [head_dim, n, n_kv_heads], packed: ggml's Vulkan rounds a strided f32 matrix to f16 before it
+    // multiplies
+    k = ggml_cont(ctx, ggml_permute(ctx, k, 0, 2, 1, 3));
 
     struct ggml_tensor *asking = ggml_view_2d(ctx, rows->normed, rows->normed->ne[0], 1, rows->normed->nb[1],
                                               (size_t)(n - 1) * rows->normed->nb[1]);

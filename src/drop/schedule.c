@@ -35,9 +35,10 @@ pd_status pd_schedule_create(const pd_policy *policy, int32_t n_layers, int32_t 
         stage->n_rows -= dropped_before;
         if (stage->n_rows < 1) {
             pd_schedule_free(schedule);
-            return pd_fail(err, PD_ERR_ARGUMENT,
-                           "the policy drops the whole prompt after layer %d (expected text beside the pictures)",
-                           policy->layer_list[s - 1]);
+            return pd_fail(
+                err, PD_ERR_ARGUMENT,
+                "the policy drops the whole prompt after layer %d (expected text beside the pictures)",
+                policy->layer_list[s - 1]);
         }
     }
     return PD_OK;

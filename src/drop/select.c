@@ -80,6 +80,23 @@ struct ggml_tensor *pd_select_node(struct ggml_context *ctx, pd_selection *selec
                           selection);
 }
 
+static void run_select_positions(struct ggml_tensor *out, int thread, int n_threads, void *user) {
+    (void)n_threads;
+    (void)user;
+    if (thread != 0) return;
+    const int32_t *positions = out->src[0]->data, *rows = out->src[1]->data;
+    int32_t *selected = out->data;
+    for (int64_t i = 0; i < out->ne[0]; i++)
+        selected[i] = positions[rows[i]];
+}
+
+struct ggml_tensor *pd_select_positions_node(struct ggml_context *ctx, struct ggml_tensor *positions,
+                                             struct ggml_tensor *rows) {
+    struct ggml_tensor *sources[2] = {positions, rows};
+    return ggml_custom_4d(ctx, GGML_TYPE_I32, rows->ne[0], 1, 1, 1, sources, 2, run_select_positions, 1,
+                          NULL);
+}
+
 // The middles of `kept` equal parts of the span.
 static void choose_evenly(int32_t *candidates, int32_t count, int32_t kept, void *user) {
     (void)user;

@@ -25,6 +25,11 @@ void pd_select(const pd_selection *selection, const float *scores, int32_t *rows
 struct ggml_tensor *pd_select_node(struct ggml_context *ctx, pd_selection *selection,
                                    struct ggml_tensor *scores);
 
+// The positions of the selected rows, as a graph node: positions i32 [n], rows i32 [m] → i32 [m]. ggml_get_rows
+// moves i32 as if it were f32, and a GPU may flush small integers, which are denormal floats, to zero.
+struct ggml_tensor *pd_select_positions_node(struct ggml_context *ctx, struct ggml_tensor *positions,
+                                             struct ggml_tensor *rows);
+
 // The baselines, which ask nobody: rows evenly spaced, or drawn at random from `seed` and the stage, out of
 // each image's live tokens.
 void pd_select_uniform(const pd_selection *selection, int32_t *rows);

@@ -72,7 +72,7 @@ static pd_status build(const pd_decode_job *job, int32_t n_generated, pd_decoder
     step->logits = pd_decoder_logits(step->ctx, job->weights, residual);
     ggml_set_output(step->logits);
     ggml_build_forward_expand(step->graph, step->logits);
-    return pd_backend_allocate(job->backend, step->scheduler, step->graph, "decoding", err);
+    return pd_backend_allocate(job->backend, &step->scheduler, step->graph, "decoding", err);
 }
 
 static bool still_fits(const pd_decode_job *job, int32_t n_generated, const pd_decoder_step *step) {

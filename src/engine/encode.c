@@ -40,7 +40,7 @@ static pd_status build(pd_encode_job *job, tile_graph *g, pd_error *err) {
     ggml_set_output(g->tokens);
     ggml_build_forward_expand(g->graph, g->tokens);
     if (!*job->scheduler) PD_TRY(pd_backend_scheduler(job->backend, size, job->scheduler, err));
-    return pd_backend_allocate(job->backend, *job->scheduler, g->graph, "the vision tower", err);
+    return pd_backend_allocate(job->backend, job->scheduler, g->graph, "the vision tower", err);
 }
 
 static pd_status run_tile(pd_encode_job *job, const tile_graph *g, const pd_tiles *tiles, int32_t tile,

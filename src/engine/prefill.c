@@ -127,8 +127,7 @@ static void drop(prefill *p, int32_t stage, struct ggml_tensor *scores, pd_rows 
     if (job->policy->positions == PD_POSITIONS_COMPACT) {
         *positions = ggml_view_1d(p->ctx, p->positions, n, 0); // 0 … n − 1
     } else {
-        struct ggml_tensor *column = ggml_reshape_2d(p->ctx, *positions, 1, (*positions)->ne[0]);
-        *positions = ggml_reshape_1d(p->ctx, ggml_get_rows(p->ctx, column, selected), n);
+        *positions = pd_select_positions_node(p->ctx, *positions, selected);
         ggml_build_forward_expand(p->graph, *positions);
     }
     if (rows->keys) ggml_build_forward_expand(p->graph, rows->keys);
@@ -233,7 +232,7 @@ static pd_status allocate(prefill *p, pd_error *err) {
     }
     char what[48];
     snprintf(what, sizeof what, "a prefill of %d rows", job->rows->n_rows);
-    return pd_backend_allocate(job->backend, *job->scheduler, p->graph, what, err);
+    return pd_backend_allocate(job->backend, job->scheduler, p->graph, what, err);
 }
 
 // Marks come in the graph's order: the layers of a stage, then its ranking's. The keys of the rows that live

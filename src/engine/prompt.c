@@ -242,7 +242,7 @@ static pd_status run_prefill(pd_session *session, const pd_span *spans, const fl
     for (size_t s = 0; s < n_stages; s++)
         n_rows += (size_t)session->schedule.stages[s].n_rows;
     int32_t **rows = calloc(n_stages, sizeof *rows);
-    int32_t *rows_block = calloc(n_rows, sizeof *rows_block);
+    int32_t *rows_block = calloc(n_rows + 1, sizeof *rows_block);
     double *times = calloc(2 * n_stages, sizeof *times);
     pd_status status = PD_OK;
     if (!rows || !rows_block || !times) {
@@ -332,11 +332,13 @@ pd_status pd_session_run_prompt(pd_session *session, const int32_t *tokens, size
     pd_span *spans = calloc(n_images + 1, sizeof *spans);
     const float **features = calloc(n_images + 1, sizeof *features);
     pd_status status = PD_OK;
-    if (!order || !spans || !features)
+    if (!order || !spans || !features) {
         status = pd_fail_memory(err, n_images * sizeof *spans, "the pictures' places");
-    if (status == PD_OK) status = encode_images(session, images, n_images, order, err);
-    if (status == PD_OK) {
-        status = run_encoded(session, tokens, n_tokens, order, spans, features, n_images, err);
+    } else {
+        status = encode_images(session, images, n_images, order, err);
+        if (status == PD_OK) {
+            status = run_encoded(session, tokens, n_tokens, order, spans, features, n_images, err);
+        }
     }
     free(features);
     free(spans);

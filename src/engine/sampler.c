@@ -42,12 +42,6 @@ void pd_sampler_reset(pd_sampler *sampler) {
     sampler->state = sampler->params.seed;
 }
 
-static int best_first(const void *a, const void *b) {
-    const pd_candidate *x = a, *y = b;
-    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
-    return (x->token > y->token) - (x->token < y->token);
-}
-
 // Each recent token once, however often it stands there (Keskar et al. 2019, CTRL).
 static void penalise(pd_sampler *sampler, const int32_t *recent, size_t n_recent) {
     const float penalty = sampler->params.repeat_penalty;
@@ -61,49 +55,87 @@ static void penalise(pd_sampler *sampler, const int32_t *recent, size_t n_recent
     }
 }
 
-static int32_t argmax(const pd_candidate *candidates, int32_t n) {
-    int32_t best = 0;
+static const pd_candidate *find_best(const pd_candidate *candidates, int32_t n) {
+    const pd_candidate *best = candidates;
     for (int32_t i = 1; i < n; i++) {
-        if (candidates[i].logit > candidates[best].logit) best = i;
+        if (candidates[i].logit > best->logit) best = &candidates[i];
     }
-    return candidates[best].token;
+    return best;
 }
 
-// How many of the sorted candidates make up top_p of the probability; at least one.
-static int32_t cut_top_p(const pd_candidate *candidates, int32_t n, float top_p) {
-    if (top_p >= 1.0F) return n;
-    double total = 0.0, sum = 0.0;
-    for (int32_t i = 0; i < n; i++)
-        total += exp((double)candidates[i].logit - (double)candidates[0].logit);
-    for (int32_t i = 0; i < n; i++) {
-        sum += exp((double)candidates[i].logit - (double)candidates[0].logit) / total;
-        if (sum >= (double)top_p) return i + 1;
+static bool is_before(const pd_candidate *a, const pd_candidate *b) {
+    return a->logit > b->logit || (a->logit == b->logit && a->token < b->token);
+}
+
+// Restores the heap, whose first is the best, after the one `at` a place has become worse.
+static void sift_down(pd_candidate *heap, int32_t n, int32_t at) {
+    const pd_candidate moved = heap[at];
+    for (int32_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && is_before(&heap[child + 1], &heap[child])) child++;
+        if (!is_before(&heap[child], &moved)) break;
+        heap[at] = heap[child];
     }
-    return n;
+    heap[at] = moved;
+}
+
+// Moves the heap's best behind its end.
+static void take_best(pd_candidate *heap, int32_t n) {
+    const pd_candidate best = heap[0];
+    heap[0] = heap[n - 1];
+    heap[n - 1] = best;
+    sift_down(heap, n - 1, 0);
+}
+
+static double share(const pd_candidate *candidate, float best, float temperature) {
+    return exp(((double)candidate->logit - (double)best) / (double)temperature);
+}
+
+static double sum_shares(const pd_candidate *candidates, int32_t n, float best, float temperature) {
+    double sum = 0.0;
+    for (int32_t i = 0; i < n; i++)
+        sum += share(&candidates[i], best, temperature);
+    return sum;
+}
+
+// How many candidates top_k and top_p leave, at least one: they stand at the array's end, the best last. The
+// few that are wanted come off a heap, for a sort of the whole vocabulary takes longer than a small model.
+static int32_t cut(const pd_sampler_params *params, pd_candidate *candidates, int32_t n) {
+    const bool some = params->top_k > 0 && params->top_k < n;
+    if (!some && params->top_p >= 1.0F) return n;
+    for (int32_t i = n / 2 - 1; i >= 0; i--)
+        sift_down(candidates, n, i);
+    const float best = candidates[0].logit;
+    int32_t taken = 0, left = n;
+    for (; some && taken < params->top_k; taken++)
+        take_best(candidates, n - taken);
+    if (some) left = taken;
+    if (params->top_p >= 1.0F) return taken;
+    const double wanted = (double)params->top_p * sum_shares(candidates + n - left, left, best, 1.0F);
+    double sum = 0.0;
+    for (int32_t i = 0; i < left; i++) {
+        if (i == taken) take_best(candidates, n - taken++);
+        sum += share(&candidates[n - 1 - i], best, 1.0F);
+        if (sum >= wanted) return i + 1;
+    }
+    return left;
 }
 
 int32_t pd_sampler_draw(pd_sampler *sampler, const float *logits, const int32_t *recent, size_t n_recent) {
     const pd_sampler_params *params = &sampler->params;
+    const int32_t n = sampler->n_vocab;
     pd_candidate *candidates = sampler->candidates;
-    for (int32_t i = 0; i < sampler->n_vocab; i++)
+    for (int32_t i = 0; i < n; i++)
         candidates[i] = (pd_candidate){logits[i], i};
     if (params->repeat_penalty != 1.0F) penalise(sampler, recent, n_recent);
-    if (params->temperature == 0.0F) return argmax(candidates, sampler->n_vocab);
+    if (params->temperature == 0.0F) return find_best(candidates, n)->token;
 
-    qsort(candidates, (size_t)sampler->n_vocab, sizeof *candidates, best_first);
-    int32_t n = sampler->n_vocab;
-    if (params->top_k > 0 && params->top_k < n) n = params->top_k;
-    n = cut_top_p(candidates, n, params->top_p);
-    double total = 0.0;
-    for (int32_t i = 0; i < n; i++) {
-        total +=
-            exp(((double)candidates[i].logit - (double)candidates[0].logit) / (double)params->temperature);
+    const int32_t n_left = cut(params, candidates, n);
+    const pd_candidate *left = candidates + n - n_left;
+    const float best = find_best(left, n_left)->logit;
+    double rest = pd_random_uniform(&sampler->state) * sum_shares(left, n_left, best, params->temperature);
+    for (int32_t i = 0; i < n_left; i++) {
+        rest -= share(&left[i], best, params->temperature);
+        if (rest < 0.0) return left[i].token;
     }
-    double left = pd_random_uniform(&sampler->state) * total;
-    for (int32_t i = 0; i < n; i++) {
-        left -=
-            exp(((double)candidates[i].logit - (double)candidates[0].logit) / (double)params->temperature);
-        if (left < 0.0) return candidates[i].token;
-    }
-    return candidates[n - 1].token;
+    return left[n_left - 1].token;
 }

@@ -177,7 +177,7 @@ static pd_status complete_text(const pd_message *message, size_t index, char **t
                        index, present, message->n_images);
     }
     const size_t missing = message->n_images - present;
-    const size_t size = missing * sizeof image_placeholder + strlen(message->text) + 1;
+    const size_t text_size = strlen(message->text) + 1, size = missing * sizeof image_placeholder + text_size;
     *text = malloc(size);
     if (!*text) return pd_fail_memory(err, size, "a message");
     char *at = *text;
@@ -185,7 +185,7 @@ static pd_status complete_text(const pd_message *message, size_t index, char **t
         memcpy(at, "<image>\n", sizeof image_placeholder); // as long as the placeholder and its NUL
         at += sizeof image_placeholder;
     }
-    strcpy(at, message->text);
+    memcpy(at, message->text, text_size);
     return PD_OK;
 }
 
@@ -220,6 +220,7 @@ static pd_status render(pd_session *session, const pd_message *messages, size_t 
         for (size_t j = 0; j < messages[i].n_images; j++)
             r->images[r->n_images++] = messages[i].images[j];
     }
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): whoever owns *r frees what it holds
     PD_TRY(pd_conversation_render(session->conversation, session->system, r->roles,
                                   (const char *const *)r->texts, n, &r->prompt, err));
     const pd_tokenizer *tokenizer = session->model->tokenizer;

@@ -11,6 +11,9 @@ struct ggml_tensor *pd_attend(struct ggml_context *ctx, struct ggml_tensor *q, s
         ggml_prec_set_acc(out, GGML_PREC_F32);                     // [head_dim, n_heads, n_q]
         return ggml_reshape_2d(ctx, out, head_dim * n_heads, n_q); // [head_dim * n_heads, n_q]
     }
+    // ggml's Vulkan rounds a strided f32 matrix to f16 before it multiplies.
+    if (k->type == GGML_TYPE_F32) k = ggml_cont(ctx, k);
+    q = ggml_cont(ctx, q);
     struct ggml_tensor *scores = ggml_mul_mat(ctx, k, q); // [n_kv, n_q, n_heads]
     ggml_prec_set_acc(scores, GGML_PREC_F32);
     struct ggml_tensor *shares = ggml_soft_max_ext(ctx, scores, mask, scale, 0.0F);

@@ -102,7 +102,7 @@ pd_status pd_device_check_memory(ggml_backend_dev_t device, size_t bytes, const 
                    ggml_backend_dev_name(device), total);
 }
 
-pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t scheduler,
+pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t *scheduler,
                               struct ggml_cgraph *graph, const char *what, pd_error *err) {
     ggml_gallocr_t planner = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend->device));
     if (!planner) return pd_fail(err, PD_ERR_MEMORY, "out of memory for %s", what);
@@ -110,8 +110,14 @@ pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t sc
     ggml_gallocr_reserve_n_size(planner, graph, NULL, NULL, &bytes);
     ggml_gallocr_free(planner);
     PD_TRY(pd_device_check_memory(ggml_backend_get_device(backend->device), bytes, what, err));
-    ggml_backend_sched_reset(scheduler);
-    if (ggml_backend_sched_alloc_graph(scheduler, graph)) return PD_OK;
+    char line[PD_CAUGHT_LINE];
+    pd_ggml_log_catch(line);
+    ggml_backend_sched_reset(*scheduler);
+    const bool allocated = ggml_backend_sched_alloc_graph(*scheduler, graph);
+    pd_ggml_log_release();
+    if (allocated) return PD_OK;
+    ggml_backend_sched_free(*scheduler); // ggml's would crash at its next graph
+    *scheduler = NULL;
     return pd_fail_memory(err, bytes, what);
 }
 

@@ -31,8 +31,9 @@ pd_status pd_backend_scheduler(const pd_backend *backend, size_t graph_size, ggm
 // PD_ERR_MEMORY when `device` has less memory than `bytes` in all, which for the CPU an allocation need not
 // notice before it is used. `what` stands in the message.
 pd_status pd_device_check_memory(ggml_backend_dev_t device, size_t bytes, const char *what, pd_error *err);
-// Gives a graph's tensors memory, after a look at how much that is.
-pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t scheduler,
+// Gives a graph's tensors memory, after a look at how much that is. A scheduler that cannot get it is freed
+// and set to NULL.
+pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t *scheduler,
                               struct ggml_cgraph *graph, const char *what, pd_error *err);
 // Scratch bytes a scheduler holds on all its devices.
 size_t pd_scheduler_bytes(const pd_backend *backend, ggml_backend_sched_t scheduler);

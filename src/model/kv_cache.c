@@ -1,5 +1,7 @@
 #include "model/kv_cache.h"
 
+#include "base/ggml_log.h"
+
 #include <stdlib.h>
 
 size_t pd_kv_row_bytes(const pd_decoder_hyperparameters *h, enum ggml_type type) {
@@ -27,7 +29,10 @@ pd_status pd_kv_cache_create(const pd_decoder_hyperparameters *h, enum ggml_type
         cache->k[i] = ggml_new_tensor_2d(cache->context, type, width, capacity[i]);
         cache->v[i] = ggml_new_tensor_2d(cache->context, type, width, capacity[i]);
     }
+    char line[PD_CAUGHT_LINE];
+    pd_ggml_log_catch(line);
     cache->buffer = ggml_backend_alloc_ctx_tensors_from_buft(cache->context, buffer_type);
+    pd_ggml_log_release();
     if (!cache->buffer) {
         pd_kv_cache_free(cache);
         return pd_fail_memory(err, bytes, "the KV cache");
@@ -57,7 +62,7 @@ static pd_status copy_rows(struct ggml_tensor *from, struct ggml_tensor *to, pd_
 
 pd_status pd_kv_cache_grow(const pd_decoder_hyperparameters *h, int32_t extra, pd_kv_cache *cache,
                            pd_error *err) {
-    const size_t n = (size_t)cache->n_layers;
+    const size_t n = (size_t)h->n_layers;
     int32_t *capacity = calloc(n, sizeof *capacity);
     if (!capacity) return pd_fail_memory(err, n * sizeof *capacity, "the KV cache's sizes");
     for (size_t i = 0; i < n; i++)

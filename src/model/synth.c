@@ -40,8 +40,8 @@ pd_status pd_synth_type(const char *name, enum ggml_type *type, pd_error *err) {
         const bool is_float =
             candidate == GGML_TYPE_F32 || candidate == GGML_TYPE_F16 || candidate == GGML_TYPE_BF16;
         if (!candidate_name || !(is_float || ggml_is_quantized(candidate)) ||
-            ggml_quantize_requires_imatrix(candidate) || !ggml_get_type_traits(candidate)->to_float ||
-            strncmp(candidate_name, "q8_1", 4) == 0 || strcmp(candidate_name, "q8_K") == 0) {
+            ggml_quantize_requires_imatrix(candidate) || strncmp(candidate_name, "q8_1", 4) == 0 ||
+            strcmp(candidate_name, "q8_K") == 0) {
             continue;
         }
         if (strcasecmp(name, candidate_name) == 0) {

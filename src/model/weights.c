@@ -1,5 +1,6 @@
 #include "model/weights.h"
 
+#include "base/ggml_log.h"
 #include "model/backend.h"
 
 #include <stdarg.h>
@@ -38,8 +39,9 @@ static void check_shape(loader *load, const struct ggml_tensor *tensor, const in
                 (long long)tensor->ne[2], (long long)tensor->ne[3]);
 }
 
-// Whether ggml multiplies this weight with f32 activations, and looks rows up in it. The backend also says yes
-// to types that no kernel reads, such as i32 and q8_K, and crashes on them: those that do not become floats.
+// Whether ggml multiplies this weight with f32 activations, and looks rows up in it. The backend also says
+// yes to types that no kernel reads, such as i32 and q8_K, and crashes on them: those that do not become
+// floats.
 static bool can_multiply(ggml_backend_dev_t device, const struct ggml_tensor *weight) {
     if (weight->type != GGML_TYPE_F32 && !ggml_get_type_traits(weight->type)->to_float) return false;
     struct ggml_context *scratch = ggml_init((struct ggml_init_params){
@@ -236,8 +238,11 @@ static pd_status place(pd_weights *weights, const pd_gguf *file, pd_error *err) 
         }
     }
     if (on_cpu) return PD_OK;
+    char line[PD_CAUGHT_LINE];
+    pd_ggml_log_catch(line);
     ggml_backend_buffer_t copied = ggml_backend_alloc_ctx_tensors_from_buft(
         file->tensors, ggml_backend_dev_buffer_type(weights->device));
+    pd_ggml_log_release();
     PD_TRY(add_buffer(weights, copied, file->path, err));
     for (struct ggml_tensor *t = ggml_get_first_tensor(file->tensors); t;
          t = ggml_get_next_tensor(file->tensors, t)) {

@@ -1,0 +1,286 @@
+#!/bin/sh
+# The program as a user meets it: exit codes, one clear line for everything that goes wrong, nothing half-written,
+# a prompt end on Ctrl-C.
+#
+#   sh tests/test_cli.sh PDROP          (PDROP: the program's path)
+# shellcheck disable=SC2086  # $ask and $arguments are lists of words
+set -u
+pdrop=$1
+golden=$(cd "$(dirname "$0")/golden" && pwd)
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/pd_test_cli_XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
+cd "$scratch" || exit 1
+failures=0 checks=0
+
+fail() {
+    echo "FAILED: $*" >&2
+    sed 's/^/    stderr: /' err >&2
+    failures=$((failures + 1))
+}
+
+# expect CODE FRAGMENT ARGUMENT...: exit code CODE, and on stderr one line, from pdrop, with FRAGMENT in it.
+expect() {
+    code=$1 fragment=$2
+    shift 2
+    "$pdrop" "$@" >out 2>err </dev/null
+    judge "$code" "$fragment" "$?" "pdrop $*"
+}
+
+judge() {
+    checks=$((checks + 1))
+    [ "$3" = "$1" ] || fail "$4: expected exit code $1, found $3"
+    [ "$(wc -l <err)" = 1 ] || fail "$4: expected one line on stderr"
+    grep -q '^pdrop' err || fail "$4: expected a line from pdrop"
+    grep -qF -e "$2" err || fail "$4: expected \"$2\" on stderr"
+}
+
+# succeeds ARGUMENT...: exit code 0 and nothing on stderr.
+succeeds() {
+    checks=$((checks + 1))
+    "$pdrop" "$@" >out 2>err </dev/null
+    code=$?
+    [ $code = 0 ] || fail "pdrop $*: expected success, found exit code $code"
+    [ ! -s err ] || fail "pdrop $*: expected nothing on stderr"
+}
+
+no_leftovers() {
+    checks=$((checks + 1))
+    for file in "$1"/*.tmp; do
+        [ ! -e "$file" ] || fail "$2: left $file behind"
+    done
+}
+
+succeeds synth tiny -q
+ask="run -m tiny.gguf --mmproj tiny-mmproj.gguf -t 2 -n 3"
+
+# ---- use --------------------------------------------------------------------------------------------------------
+
+for command in run info flops synth bench; do
+    succeeds $command --help
+    grep -q "^usage: pdrop $command" out || fail "pdrop $command --help: expected its usage"
+    cp out long
+    succeeds help $command
+    cmp -s out long || fail "pdrop help $command: expected the text of --help"
+    expect 2 'no such option (see pdrop' $command --no-such-option
+    expect 2 'no such option' $command -Z
+done
+succeeds --help
+succeeds version
+"$pdrop" >out 2>err
+[ $? = 2 ] || fail "pdrop: expected exit code 2"
+expect 2 'no command "fly"' fly
+expect 2 'no command "fly' "fly
+away"
+expect 2 'expected a value behind it' run -m
+expect 2 'no model: give a GGUF file with -m' run -p hello
+expect 2 'takes no value, found "yes"' run --json=yes
+expect 2 'expected a whole number from 1 to 512, found "zero"' run -t zero
+expect 2 'expected a whole number from 1 to 512, found "0"' run -t 0
+expect 2 'found "1?2"' run -t '1
+2'
+expect 2 'expected a whole number' run -n 99999999999999999999
+expect 2 'expected a number from 0 to 1, found "nan"' run --top-p nan
+expect 2 'expected one of sdpa, eager, flash, found "quick"' run --attn quick
+expect 2 'no such argument expected here' run stray
+expect 2 'expected one geometry' synth
+expect 2 'no geometry "huge"' synth huge
+expect 2 'no weight type "q9"' synth tiny --type q9
+expect 2 'no geometry "huge"' flops --geometry huge
+expect 2 'no device named Abacus0' run -m tiny.gguf --device Abacus0 -p hello
+expect 2 'there is no conversation template "chatty"' run -m tiny.gguf --conv-mode chatty -p hello
+expect 2 'expected a GGUF file' info
+
+# ---- model files ------------------------------------------------------------------------------------------------
+
+: >empty.gguf
+head -c 3000 tiny.gguf >header.gguf
+head -c 2000000 tiny.gguf >half.gguf
+head -c 1000000 tiny-mmproj.gguf >half-mmproj.gguf
+sed 's/llama\.block_count/llama.block_c0unt/' tiny.gguf >flipped.gguf
+for command in run info flops bench; do
+    file=-m
+    [ $command != info ] || file=--
+    expect 1 'nowhere.gguf: cannot open: No such file' $command $file nowhere.gguf
+    expect 1 'empty.gguf: not a GGUF file (expected it to begin with "GGUF"; it is empty)' $command $file empty.gguf
+    expect 1 'header.gguf: damaged or truncated GGUF header' $command $file header.gguf
+    expect 1 'half.gguf: tensor ' $command $file half.gguf
+    expect 1 '.: not a regular file' $command $file .
+    expect 1 'tile.png: not a GGUF file' $command $file "$golden/parity/tile.png"
+done
+expect 1 'flipped.gguf: metadata key llama.block_count is missing' run -m flipped.gguf -p hello
+expect 1 'expected a text model (give it with --mmproj)' run -m tiny-mmproj.gguf -p hello
+expect 1 'expected clip (an mmproj file), found "llama"' run -m tiny.gguf --mmproj tiny.gguf -p hello
+expect 1 'half-mmproj.gguf: tensor ' run -m tiny.gguf --mmproj half-mmproj.gguf -p hello
+expect 1 'made for a text model of hidden size 64; this one has 256' \
+    run -m tiny.gguf --mmproj "$golden/parity/mha-mmproj.gguf" -p hello
+
+# ---- pictures ---------------------------------------------------------------------------------------------------
+
+echo 'no picture' >words.jpg
+: >empty.jpg
+head -c 1000 "$golden/parity/tile.png" >half.png
+head -c 600 "$golden/image/jpeg_444.jpg" >half.jpg
+printf '\211PNG\r\n\032\n\0\0\0\rIHDR\0\0\0\0\0\0\0\0\010\002\0\0\0\264\351\353E' >zero.png
+printf '\211PNG\r\n\032\n\0\0\0\rIHDR\0\0\303P\0\0\303P\010\002\0\0\0\304\315\252\235' >huge.png
+expect 1 'nowhere.jpg: cannot open' $ask --image nowhere.jpg -p hello
+expect 1 'words.jpg: not a picture: expected JPEG, PNG or WebP' $ask --image words.jpg -p hello
+expect 1 'empty.jpg: empty' $ask --image empty.jpg -p hello
+expect 1 'half.png: ' $ask --image half.png -p hello
+expect 1 'half.jpg: ' $ask --image half.jpg -p hello
+expect 1 'zero.png: ' $ask --image zero.png -p hello
+expect 1 'huge.png: PNG of 50000x50000 pixels' $ask --image huge.png -p hello
+expect 2 'the model was loaded without an mmproj' run -m tiny.gguf --image "$golden/parity/tile.png" -p hello
+expect 2 '2 <image> placeholders for 1 pictures' $ask --image "$golden/parity/tile.png" -p '<image><image>?'
+expect 2 'image_grid_pinpoints' $ask --image_aspect_ratio anyres --image "$golden/parity/tile.png" -p hello
+
+# ---- prompts and schedules --------------------------------------------------------------------------------------
+
+yes 'the cat sat on the mat' | head -c 100000 >long_prompt
+expect 1 'the prompt is too long: ' $ask -p "$(cat long_prompt)"
+expect 1 'in a context of 64 (-c sets it)' $ask -c 64 --image "$golden/parity/tile.png" -p hello
+succeeds $ask -p ''
+succeeds $ask --image "$golden/parity/tile.png" -p ''
+expect 2 'layer 8 is beyond the model (expected 1 to 7)' $ask --layer_list '[8]' --image_token_ratio_list '[.5]' -p hi
+expect 2 'expected strictly increasing layers' $ask --layer_list '[4,2]' --image_token_ratio_list '[.5,.2]' -p hi
+expect 2 'lists of one length' $ask --layer_list '[2,4]' --image_token_ratio_list '[.5]' -p hi
+expect 2 'expected non-increasing ratios' $ask --layer_list '[2,4]' --image_token_ratio_list '[.2,.5]' -p hi
+expect 2 'expected ratios in [0, 1], found nan' $ask --layer_list '[2]' --image_token_ratio_list '[nan]' -p hi
+expect 2 'expected both' $ask --layer_list '[2]' -p hi
+expect 2 'exclude each other' $ask --no-drop --policy pdrop -p hi
+expect 2 'expected none, pdrop' $ask --policy pyramid -p hi
+
+# ---- where the answer goes --------------------------------------------------------------------------------------
+
+run_into() { # FILE ARGUMENT...
+    target=$1
+    shift
+    "$pdrop" "$@" >"$target" 2>err </dev/null
+}
+if [ -w /dev/full ]; then
+    for arguments in "$ask -p hi" "$ask --json -p hi" 'info tiny.gguf' 'info --json tiny.gguf' flops '--help' \
+        'run --help' version; do
+        run_into /dev/full $arguments
+        judge 1 'standard output' "$?" "pdrop $arguments >/dev/full"
+    done
+else
+    echo "test_cli: there is no /dev/full here; a full standard output is not tested"
+fi
+"$pdrop" $ask -p hi >&- 2>err </dev/null
+judge 1 'standard output' "$?" "pdrop run >&-"
+"$pdrop" synth tiny -o closed >&- 2>err </dev/null
+judge 1 'standard output' "$?" "pdrop synth >&-"
+cmp -s tiny.gguf closed.gguf || fail "pdrop synth >&-: the model is not what it is without"
+"$pdrop" run -m nowhere.gguf 2>&- >out </dev/null
+[ $? = 1 ] || fail "pdrop run 2>&-: expected exit code 1"
+echo 'the cat' | "$pdrop" $ask >out 2>err || fail "a question on standard input: expected success"
+"$pdrop" $ask <&- >out 2>err || fail "a chat without standard input: expected success"
+
+# ---- Ctrl-C -----------------------------------------------------------------------------------------------------
+
+# interrupt NAME SECONDS: SIGINT to $pid, which must end with exit code 130 and one line within SECONDS.
+interrupt() {
+    checks=$((checks + 1))
+    kill -INT $pid
+    (
+        sleep "$2"
+        kill -KILL $pid
+    ) 2>/dev/null &
+    watch=$!
+    wait $pid
+    code=$?
+    kill $watch 2>/dev/null
+    wait $watch 2>/dev/null
+    [ $code = 130 ] || fail "$1: expected exit code 130 on SIGINT, found $code"
+    [ "$(cat err)" = 'pdrop: stopped' ] || fail "$1: expected \"pdrop: stopped\""
+}
+
+# wait_for TEST...: until the test holds or half a minute is over.
+wait_for() {
+    tries=0
+    until "$@" || [ $tries = 600 ]; do
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+    "$@" || fail "$*: did not come to be"
+}
+
+"$pdrop" run -m tiny.gguf -t 1 -c 2048 --ignore-eos -n 100000 -p hello >out 2>err </dev/null &
+pid=$!
+wait_for test -s out
+interrupt 'decoding' 20
+head -c 6500 long_prompt >prompt
+succeeds synth tiny-next -q # of a longer context
+"$pdrop" run -m tiny-next.gguf -t 1 --attn eager --ignore-eos -p "$(cat prompt)" >out 2>err </dev/null &
+pid=$!
+sleep 0.4
+interrupt 'prefill' 20
+[ ! -s out ] || fail "prefill: it was over before the signal"
+
+# ---- synth leaves all or nothing --------------------------------------------------------------------------------
+
+mkdir stopped && cd stopped || exit 1
+"$pdrop" synth llava-1.5-7b --layers 1 >out 2>err </dev/null &
+pid=$!
+written() { [ -n "$(find . -name '*.tmp')" ]; }
+wait_for written
+interrupt 'synth' 60
+[ "$(find . -name '*.gguf*')" = '' ] || fail "synth: left a file behind"
+cd .. || exit 1
+
+# In a shell of its own, whose files may not grow beyond 256 KiB.
+mkdir limited && cd limited || exit 1
+(
+    ulimit -f 512
+    "$pdrop" synth tiny >out 2>err </dev/null
+)
+judge 1 'tiny.gguf: cannot write' "$?" "pdrop synth, with files of at most 256 KiB"
+[ "$(find . -name '*.gguf*')" = '' ] || fail "synth: left a file behind"
+cd .. || exit 1
+
+# On a file system of 1 MiB, where this user may mount one.
+mkdir full
+cat >fill.sh <<'SCRIPT'
+mount -t tmpfs -o size=1m tmpfs full || exit 99
+cd full && "$1" synth tiny >/dev/null 2>../err </dev/null
+code=$?
+[ -z "$(find . -type f)" ] || code=98
+exit $code
+SCRIPT
+if [ "$(id -u)" = 0 ]; then unshare='unshare -m'; else unshare='unshare -rm'; fi
+if $unshare true 2>/dev/null; then
+    $unshare sh fill.sh "$pdrop" 2>mount_err
+    code=$?
+    if [ $code = 99 ]; then
+        echo "test_cli: cannot mount a small file system here ($(cat mount_err)); the file-size limit above stands for it"
+    else
+        judge 1 'No space left on device' "$code" "pdrop synth on a full disk"
+    fi
+else
+    echo "test_cli: no mount name spaces here; the file-size limit above stands for a full disk"
+fi
+
+expect 1 'nowhere/x.gguf: cannot create' synth tiny -o nowhere/x
+
+# ---- two at once ------------------------------------------------------------------------------------------------
+
+checks=$((checks + 1))
+"$pdrop" synth tiny -q -o twice 2>err </dev/null &
+first=$!
+"$pdrop" synth tiny -q -o twice 2>err2 </dev/null
+second=$?
+wait $first || fail "two synths at once: the first failed"
+[ $second = 0 ] || fail "two synths at once: the second failed"
+cmp -s tiny.gguf twice.gguf || fail "two synths at once: not the model that one writes"
+cmp -s tiny-mmproj.gguf twice-mmproj.gguf || fail "two synths at once: not the mmproj that one writes"
+"$pdrop" $ask --image "$golden/parity/tile.png" -p hello >out1 2>err </dev/null &
+first=$!
+"$pdrop" $ask --image "$golden/parity/tile.png" -p hello >out2 2>err2 </dev/null
+second=$?
+wait $first || fail "two runs at once: the first failed"
+[ $second = 0 ] || fail "two runs at once: the second failed"
+cmp -s out1 out2 || fail "two runs at once: not the same answer"
+no_leftovers . 'synth'
+
+echo "test_cli: $checks checks, $failures failed"
+[ $failures = 0 ]
