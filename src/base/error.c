@@ -32,7 +32,7 @@ void pd_make_printable(char *text) {
     }
 }
 
-pd_status pd_fail(pd_error *err, pd_status status, const char *format, ...) {
+pd_status(pd_fail)(pd_error *err, pd_status status, const char *format, ...) {
     if (err) {
         va_list arguments;
         va_start(arguments, format);
@@ -44,6 +44,6 @@ pd_status pd_fail(pd_error *err, pd_status status, const char *format, ...) {
     return status;
 }
 
-pd_status pd_fail_memory(pd_error *err, size_t size, const char *what) {
+pd_status(pd_fail_memory)(pd_error *err, size_t size, const char *what) {
     return pd_fail(err, PD_ERR_MEMORY, "out of memory: %zu bytes for %s", size, what);
 }

@@ -16,6 +16,15 @@ void pd_make_printable(char *text);
 // The one line for a failed allocation of `size` bytes for `what`.
 pd_status pd_fail_memory(pd_error *err, size_t size, const char *what);
 
+// A call's value is the status it was given: in plain sight, so that static analysis sees that it is no
+// PD_OK.
+static inline pd_status pd_given_status(pd_status status) {
+    return status;
+}
+#define pd_fail(err, status, ...) (pd_fail((err), (status), __VA_ARGS__), pd_given_status(status))
+#define pd_fail_memory(err, size, what)                                                                      \
+    (pd_fail_memory((err), (size), (what)), pd_given_status(PD_ERR_MEMORY))
+
 // Returns from the calling function when `expression` is not PD_OK. For functions that own nothing at that
 // point.
 #define PD_TRY(expression)                                                                                   \

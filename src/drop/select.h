@@ -25,8 +25,9 @@ void pd_select(const pd_selection *selection, const float *scores, int32_t *rows
 struct ggml_tensor *pd_select_node(struct ggml_context *ctx, pd_selection *selection,
                                    struct ggml_tensor *scores);
 
-// The positions of the selected rows, as a graph node: positions i32 [n], rows i32 [m] → i32 [m]. ggml_get_rows
-// moves i32 as if it were f32, and a GPU may flush small integers, which are denormal floats, to zero.
+// The positions of the selected rows, as a graph node: positions i32 [n], rows i32 [m] → i32 [m].
+// ggml_get_rows moves i32 as if it were f32, and a GPU may flush small integers, which are denormal floats,
+// to zero.
 struct ggml_tensor *pd_select_positions_node(struct ggml_context *ctx, struct ggml_tensor *positions,
                                              struct ggml_tensor *rows);
 
