@@ -182,7 +182,8 @@ static void print_readable(const pd_model *model, const contestant *dense, const
         printf("%-24s %12s %12.2f\n", name, "", median_of(pyramid, (figure)(FIRST_STAGE_MS + i)));
     }
     const double rank = median_of(pyramid, RANK_MS), prefill = median_of(pyramid, PREFILL_MS);
-    printf("%-24s %12s %12.2f   (%.2f %% of prefill)\n", "  ranking", "", rank, 100 * rank / prefill);
+    printf("%-24s %12s %12.2f   (%.2f %% of prefill, %.2f %% of the time to first token)\n", "  ranking", "",
+           rank, 100 * rank / prefill, 100 * rank / median_of(pyramid, FIRST_TOKEN_MS));
     print_line("time to first token", dense, pyramid, FIRST_TOKEN_MS);
     print_line("decode, a token", dense, pyramid, DECODE_MS);
     const double n = s->n_prompt_tokens, dense_prefill = median_of(dense, PREFILL_MS);
