@@ -76,7 +76,7 @@ PD_API const char *pd_version(void);
 PD_API const char *pd_status_name(pd_status status);
 
 typedef enum pd_log_level { PD_LOG_DEBUG, PD_LOG_INFO, PD_LOG_WARNING, PD_LOG_ERROR } pd_log_level;
-// `line` has no newline and is valid during the call only.
+// `line` has no newline and is valid during the call only. Sessions in several threads may call at once.
 typedef void (*pd_log_callback)(pd_log_level level, const char *line, void *user);
 
 // ---- policy: which image tokens live how long -------------------------------------------------------------
@@ -257,7 +257,8 @@ PD_API pd_status pd_session_next(pd_session *session, const char **piece, pd_err
 PD_API pd_status pd_session_next_token(pd_session *session, int32_t *token, pd_error *err);
 // The logits the next token will be drawn from: n_vocab floats, owned by the session until the next call.
 PD_API pd_status pd_session_logits(pd_session *session, const float **logits, size_t *count, pd_error *err);
-// Stops a running prompt or next at the next layer, with PD_ERR_CANCELLED. Safe in signal handlers.
+// Stops the running prompt or next at the next layer, with PD_ERR_CANCELLED; with none running, the next one
+// that has to compute. Safe in signal handlers.
 PD_API void pd_session_cancel(pd_session *session);
 
 typedef struct pd_stage_stats {
@@ -291,7 +292,7 @@ typedef struct pd_stats {
     uint64_t kv_bytes_dense;
     uint64_t kv_bytes_reserved; // allocated, room for the answer included
     uint64_t compute_bytes;     // scratch memory of all graphs
-    double prefill_flops;       // everything prefill did: ViT, projector, decoder, ranking, output head
+    double prefill_flops;       // ViT, projector (of known pictures too), decoder, ranking, output head
     double prefill_flops_dense;
     double image_tmacs; // the field's convention: docs/algorithm.md, section 7
     double image_tmacs_dense;

@@ -103,8 +103,8 @@ static void check_flips(const char *good, const char *damaged, bool is_text, int
 
 static void test_flipped_bits(void **state) {
     (void)state;
-    check_flips(good_text, text_path, true, 450, 2);
-    check_flips(good_mmproj, mmproj_path, false, 450, 3);
+    check_flips(good_text, text_path, true, 300, 2);
+    check_flips(good_mmproj, mmproj_path, false, 300, 3);
 }
 
 // ---- bytes ------------------------------------------------------------------------------------------------

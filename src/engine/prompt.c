@@ -336,9 +336,12 @@ pd_status pd_session_run_prompt(pd_session *session, const int32_t *tokens, size
         status = pd_fail_memory(err, n_images * sizeof *spans, "the pictures' places");
     } else {
         status = encode_images(session, images, n_images, order, err);
-        // The tower's scratch memory goes before the decoder takes its own: a picture is encoded once.
-        if (session->vision_scheduler) ggml_backend_sched_free(session->vision_scheduler);
-        session->vision_scheduler = NULL;
+        // The tower's scratch memory goes before the decoder takes its own: a picture is encoded once. Mesa's
+        // software Vulkan crashes at the next graph of a device whose scheduler was freed: there it stays.
+        if (session->vision_scheduler && session->backend.device == session->backend.cpu) {
+            ggml_backend_sched_free(session->vision_scheduler);
+            session->vision_scheduler = NULL;
+        }
         if (status == PD_OK) {
             status = run_encoded(session, tokens, n_tokens, order, spans, features, n_images, err);
         }
