@@ -273,14 +273,8 @@ static pd_status prepare(contestant *c, pd_model *model, pd_error *err) {
 }
 
 int pd_cli_bench(int argc, char **argv) {
-    switch (pd_options_parse(&command, argc, argv)) {
-    case PD_PARSED_HELP:
-        return PD_EXIT_OK;
-    case PD_PARSED_ERROR:
-        return PD_EXIT_USAGE;
-    case PD_PARSED_OK:
-        break;
-    }
+    int parsed_exit;
+    if (!pd_cli_parse(&command, argc, argv, &parsed_exit)) return parsed_exit;
     pd_error err;
     pd_model *model = NULL;
     contestant contestants[2] = {{.name = "dense"}, {.name = "pyramid"}};

@@ -14,6 +14,9 @@ int pd_cli_flops(int argc, char **argv);
 int pd_cli_synth(int argc, char **argv);
 int pd_cli_bench(int argc, char **argv);
 
+// Parses a command's arguments. False: the command ends here, with *exit_code (its help was asked for, or a
+// line on stderr says what is wrong).
+bool pd_cli_parse(const pd_command *command, int argc, char **argv, int *exit_code);
 // "pdrop: message" on stderr; the exit code for `status`.
 int pd_cli_report(pd_status status, const pd_error *err);
 

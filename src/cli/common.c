@@ -10,6 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
+bool pd_cli_parse(const pd_command *command, int argc, char **argv, int *exit_code) {
+    const pd_parsed parsed = pd_options_parse(command, argc, argv);
+    *exit_code = parsed == PD_PARSED_ERROR ? PD_EXIT_USAGE : PD_EXIT_OK;
+    return parsed == PD_PARSED_OK;
+}
+
 int pd_cli_report(pd_status status, const pd_error *err) {
     pd_cli_progress_end();
     if (status == PD_ERR_CANCELLED) {

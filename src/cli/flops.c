@@ -205,14 +205,8 @@ static pd_status show_asked(pd_error *err) {
 }
 
 int pd_cli_flops(int argc, char **argv) {
-    switch (pd_options_parse(&command, argc, argv)) {
-    case PD_PARSED_HELP:
-        return PD_EXIT_OK;
-    case PD_PARSED_ERROR:
-        return PD_EXIT_USAGE;
-    case PD_PARSED_OK:
-        break;
-    }
+    int parsed_exit;
+    if (!pd_cli_parse(&command, argc, argv, &parsed_exit)) return parsed_exit;
     if (flags.geometry && flags.model) {
         fprintf(stderr, "pdrop flops: --geometry and -m exclude each other\n");
         return PD_EXIT_USAGE;

@@ -178,14 +178,8 @@ static void print_readable(const pd_gguf *file) {
 }
 
 int pd_cli_info(int argc, char **argv) {
-    switch (pd_options_parse(&command, argc, argv)) {
-    case PD_PARSED_HELP:
-        return PD_EXIT_OK;
-    case PD_PARSED_ERROR:
-        return PD_EXIT_USAGE;
-    case PD_PARSED_OK:
-        break;
-    }
+    int parsed_exit;
+    if (!pd_cli_parse(&command, argc, argv, &parsed_exit)) return parsed_exit;
     if (flags.files.count == 0) {
         fprintf(stderr, "pdrop info: expected a GGUF file (see pdrop info --help)\n");
         return PD_EXIT_USAGE;

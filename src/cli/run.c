@@ -380,14 +380,8 @@ static int run_session(pd_session *session, const pd_policy *policy) {
 }
 
 int pd_cli_run(int argc, char **argv) {
-    switch (pd_options_parse(&command, argc, argv)) {
-    case PD_PARSED_HELP:
-        return PD_EXIT_OK;
-    case PD_PARSED_ERROR:
-        return PD_EXIT_USAGE;
-    case PD_PARSED_OK:
-        break;
-    }
+    int parsed_exit;
+    if (!pd_cli_parse(&command, argc, argv, &parsed_exit)) return parsed_exit;
     pd_error err;
     pd_model *model = NULL;
     pd_session *session = NULL;

@@ -61,14 +61,8 @@ static pd_status write_pair(const pd_synth_params *params, const char *prefix, c
 }
 
 int pd_cli_synth(int argc, char **argv) {
-    switch (pd_options_parse(&command, argc, argv)) {
-    case PD_PARSED_HELP:
-        return PD_EXIT_OK;
-    case PD_PARSED_ERROR:
-        return PD_EXIT_USAGE;
-    case PD_PARSED_OK:
-        break;
-    }
+    int parsed_exit;
+    if (!pd_cli_parse(&command, argc, argv, &parsed_exit)) return parsed_exit;
     if (flags.names.count != 1) {
         fprintf(stderr, "pdrop synth: expected one geometry (see pdrop synth --help)\n");
         return PD_EXIT_USAGE;
