@@ -196,6 +196,7 @@ static void parity_flash(void **state) {
 
 int main(void) {
     device = getenv("PD_TEST_DEVICE");
+    if (getenv("PD_TEST_ONLY")) cmocka_set_test_filter(getenv("PD_TEST_ONLY")); // "parity_eager", …
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parity_eager),
         cmocka_unit_test(parity_sdpa),
