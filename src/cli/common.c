@@ -196,7 +196,7 @@ void pd_cli_progress(const char *what, double progress, void *user) {
     if (!bar.shown && elapsed < 2000.0 && !(elapsed > 300.0 && elapsed / (progress + 1e-9) > 2000.0)) return;
     bar.shown = true;
     char cells[WIDTH + 1];
-    const int filled = (int)(progress * WIDTH);
+    const int filled = (int)(progress * (double)WIDTH);
     for (int i = 0; i < WIDTH; i++)
         cells[i] = i < filled ? '#' : '.';
     cells[WIDTH] = '\0';
