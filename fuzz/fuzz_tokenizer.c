@@ -2,6 +2,8 @@
 // What must hold: byte-level BPE gives back the very bytes; SentencePiece with byte tokens does, but for
 // spaces; the detokenizer gives UTF-8, and of UTF-8 the same; a prompt has one image token for each
 // "<image>".
+#include "check.h"
+
 #include "text/conversation.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
@@ -21,14 +23,6 @@ static const struct {
 #define N_VOCABULARIES (sizeof vocabularies / sizeof *vocabularies)
 
 static pd_tokenizer *tokenizers[N_VOCABULARIES];
-
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                  \
-            abort();                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

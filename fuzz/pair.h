@@ -1,6 +1,8 @@
 // What the fuzz targets that make GGUF pairs share: the pair as files without a disk, and a short run of it.
 #pragma once
 
+#include "check.h"
+
 #include "engine/model.h"
 
 #include <stdio.h>
@@ -8,14 +10,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                  \
-            abort();                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 // A file in memory and its name among this process's descriptors.
 typedef struct {
