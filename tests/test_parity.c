@@ -106,7 +106,7 @@ static double check_session(pd_session *session, yyjson_val *one, pd_image *cons
     return final > worst || isnan(final) ? final : worst;
 }
 
-static double check_case(yyjson_val *one, pd_attention attention, pd_cache_type cache_type) {
+static double check_case(yyjson_val *one, pd_attention attention, pd_compute_type compute) {
     char model_path[512], mmproj_path[512], image_path[512];
     pd_error err;
     pd_model_params mp;
@@ -115,6 +115,7 @@ static double check_case(yyjson_val *one, pd_attention attention, pd_cache_type 
     if (string(one, "mmproj"))
         mp.mmproj_path = path_of(mmproj_path, sizeof mmproj_path, string(one, "mmproj"));
     mp.device = device;
+    mp.compute = compute;
     pd_model *model;
     assert_true(check(pd_model_load(&mp, &model, &err), &err));
 
@@ -140,7 +141,7 @@ static double check_case(yyjson_val *one, pd_attention attention, pd_cache_type 
     pd_session_params_default(&sp, sizeof sp);
     sp.policy = &policy;
     sp.attention = attention;
-    sp.cache_type = cache_type;
+    sp.cache_type = PD_CACHE_F32;
     sp.n_threads = 2;
     sp.ignore_eos = true;
     sp.aspect_ratio = string(one, "aspect") ? aspect_of(string(one, "aspect")) : PD_ASPECT_AUTO;
@@ -155,7 +156,7 @@ static double check_case(yyjson_val *one, pd_attention attention, pd_cache_type 
     return worst;
 }
 
-static void check_all(pd_attention attention) {
+static void check_all(pd_attention attention, pd_compute_type compute) {
     char path[512];
     yyjson_doc *doc = yyjson_read_file(path_of(path, sizeof path, "cases.json"), 0, NULL, NULL);
     assert_non_null(doc);
@@ -169,7 +170,7 @@ static void check_all(pd_attention attention) {
     yyjson_arr_foreach(cases, index, max, one) {
         if (only && strcmp(only, string(one, "name")) != 0) continue;
         if (getenv("PD_TEST_VERBOSE")) print_message("%s\n", string(one, "name"));
-        const double error = check_case(one, attention, PD_CACHE_F32);
+        const double error = check_case(one, attention, compute);
         if (!(error <= 2e-4))
             print_error("%s: logits off by %.3g of their range\n", string(one, "name"), error);
         assert_true(error <= 2e-4);
@@ -181,17 +182,22 @@ static void check_all(pd_attention attention) {
 
 static void parity_eager(void **state) {
     (void)state;
-    check_all(PD_ATTENTION_EAGER);
-}
-
-static void parity_sdpa(void **state) {
-    (void)state;
-    check_all(PD_ATTENTION_SDPA);
+    check_all(PD_ATTENTION_EAGER, PD_COMPUTE_GGML);
 }
 
 static void parity_flash(void **state) {
     (void)state;
-    check_all(PD_ATTENTION_FLASH);
+    check_all(PD_ATTENTION_FLASH, PD_COMPUTE_GGML);
+}
+
+static void parity_eager_lowered(void **state) {
+    (void)state;
+    check_all(PD_ATTENTION_EAGER, PD_COMPUTE_F32);
+}
+
+static void parity_sdpa_lowered(void **state) {
+    (void)state;
+    check_all(PD_ATTENTION_SDPA, PD_COMPUTE_F32);
 }
 
 int main(void) {
@@ -199,8 +205,9 @@ int main(void) {
     if (getenv("PD_TEST_ONLY")) cmocka_set_test_filter(getenv("PD_TEST_ONLY")); // "parity_eager", …
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parity_eager),
-        cmocka_unit_test(parity_sdpa),
         cmocka_unit_test(parity_flash),
+        cmocka_unit_test(parity_eager_lowered),
+        cmocka_unit_test(parity_sdpa_lowered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,7 @@
 static struct {
     int32_t repeats, n_text, n_generate, image_width, image_height, n_images;
     uint64_t seed;
-    bool json, quiet;
+    bool json, quiet, no_vision;
 } flags = {
     .repeats = 3, .n_text = 64, .n_generate = 16, .image_width = 336, .image_height = 336, .n_images = 1};
 
@@ -25,6 +25,9 @@ static const pd_option bench_table[] = {
      16384, NULL},
     {PD_OPTION_INT, 0, "--image-height", "N",
      "their height (default: 336; 672 x 672 fills LLaVA-NeXT's grid)", &flags.image_height, 1, 16384, NULL},
+    {PD_OPTION_FLAG, 0, "--no-vision", NULL,
+     "leave the vision tower out: all pictures are one, encoded while warming up", &flags.no_vision, 0, 0,
+     NULL},
     {PD_OPTION_INT, 'n', "--gen", "N", "tokens to decode (default: 16)", &flags.n_generate, 0, 1 << 20, NULL},
     {PD_OPTION_UINT64, 's', "--seed", "N", "seed of pictures and text (default: 0)", &flags.seed, 0, 0, NULL},
     {PD_OPTION_FLAG, 0, "--json", NULL, "one line of JSON: all figures of all rounds", &flags.json, 0, 0,
@@ -86,7 +89,6 @@ static double median_of(const contestant *c, figure which) {
 
 // ---- rounds -----------------------------------------------------------------------------------------------
 
-// A new picture every round, so that none is remembered.
 static pd_status make_image(uint64_t *state, pd_image **image, pd_error *err) {
     const size_t size = (size_t)flags.image_width * (size_t)flags.image_height * 3;
     uint8_t *rgb = malloc(size);
@@ -98,6 +100,28 @@ static pd_status make_image(uint64_t *state, pd_image **image, pd_error *err) {
         rgb[i] = (uint8_t)(pd_random_next(state) >> 56);
     const pd_status status = pd_image_from_rgb(rgb, flags.image_width, flags.image_height, image, err);
     free(rgb);
+    return status;
+}
+
+static void free_images(pd_image **images) {
+    for (int32_t i = flags.n_images - 1; i >= 0; i--) { // the first last: the others may be the same
+        if (i == 0 || images[i] != images[0]) pd_image_free(images[i]);
+        images[i] = NULL;
+    }
+}
+
+// New pictures in every round, which no session remembers; with --no-vision one, which all of them do.
+static pd_status make_images(uint64_t *state, int32_t round, pd_image **images, pd_error *err) {
+    if (flags.no_vision && round >= 0) return PD_OK;
+    free_images(images);
+    pd_status status = PD_OK;
+    for (int32_t i = 0; i < flags.n_images && status == PD_OK; i++) {
+        if (flags.no_vision && i > 0) {
+            images[i] = images[0];
+        } else {
+            status = make_image(state, &images[i], err);
+        }
+    }
     return status;
 }
 
@@ -135,21 +159,19 @@ static pd_status run_rounds(contestant *contestants, size_t n_contestants, int32
         snprintf(err->message, sizeof err->message, "out of memory");
         return PD_ERR_MEMORY;
     }
+    pd_image *images[16] = {0};
     pd_status status = PD_OK;
     for (int32_t round = -1; round < flags.repeats && status == PD_OK; round++) {
-        pd_image *images[16] = {0};
         for (size_t i = 0; i < n_tokens; i++) { // half of the text, the pictures, the other half
             const bool is_image = i >= (size_t)flags.n_text / 2 && i < (size_t)flags.n_text / 2 + n_images;
             tokens[i] = is_image ? PD_IMAGE_TOKEN : (int32_t)(pd_random_next(&state) % (uint64_t)n_vocab);
         }
-        for (size_t i = 0; i < n_images && status == PD_OK; i++)
-            status = make_image(&state, &images[i], err);
+        status = make_images(&state, round, images, err);
         for (size_t c = 0; c < n_contestants && status == PD_OK; c++) {
             status = run_round(&contestants[c], tokens, n_tokens, images, n_images, round, err);
         }
-        for (size_t i = 0; i < n_images; i++)
-            pd_image_free(images[i]);
     }
+    free_images(images);
     free(tokens);
     return status;
 }
@@ -165,10 +187,11 @@ static void print_line(const char *name, const contestant *dense, const contesta
 
 static void print_readable(const pd_model *model, const contestant *dense, const contestant *pyramid) {
     const pd_stats *s = &pyramid->stats;
-    printf("%s\n%d text and %d image tokens, %d decoded, %s attention; medians of %d rounds, ms\n\n",
-           pd_model_description(model), s->n_prompt_tokens - s->n_image_tokens, s->n_image_tokens,
-           flags.n_generate, pd_compute_flag.attention == PD_ATTENTION_EAGER ? "eager" : "flash",
-           flags.repeats);
+    printf(
+        "%s\n%d text and %d image tokens, %d decoded, %s attention, compute %s; medians of %d rounds, ms\n\n",
+        pd_model_description(model), s->n_prompt_tokens - s->n_image_tokens, s->n_image_tokens,
+        flags.n_generate, pd_compute_flag.attention == PD_ATTENTION_EAGER ? "eager" : "flash",
+        pd_session_compute(dense->session), flags.repeats);
     printf("%-24s %12s %12s %9s\n", "", "dense", "pyramid", "ratio");
     print_line("tiles", dense, pyramid, IMAGE_MS);
     print_line("ViT", dense, pyramid, VIT_MS);
@@ -206,6 +229,8 @@ static void print_readable(const pd_model *model, const contestant *dense, const
     printf("%-24s %12s %12s %9.3f\n", "KV", pd_cli_bytes(text[0], 24, (double)dense->stats.kv_bytes),
            pd_cli_bytes(text[1], 24, (double)s->kv_bytes),
            (double)s->kv_bytes / (double)dense->stats.kv_bytes);
+    if (s->packed_bytes > 0)
+        printf("%-24s %12s\n", "packed weights", pd_cli_bytes(text[0], 24, (double)s->packed_bytes));
 }
 
 static void add_figures(yyjson_mut_doc *doc, yyjson_mut_val *o, const contestant *c) {
@@ -242,6 +267,8 @@ static void print_json(const pd_model *model, const contestant *contestants, siz
     yyjson_mut_val *root = yyjson_mut_obj(doc);
     yyjson_mut_doc_set_root(doc, root);
     yyjson_mut_obj_add_str(doc, root, "model", pd_model_description(model));
+    yyjson_mut_obj_add_str(doc, root, "compute", pd_session_compute(contestants[0].session));
+    yyjson_mut_obj_add_uint(doc, root, "packed_bytes", s->packed_bytes);
     yyjson_mut_obj_add_int(doc, root, "repeats", flags.repeats);
     yyjson_mut_obj_add_int(doc, root, "n_prompt_tokens", s->n_prompt_tokens);
     yyjson_mut_obj_add_int(doc, root, "n_image_tokens", s->n_image_tokens);

@@ -34,7 +34,8 @@ typedef struct pd_schedule_options {
 } pd_schedule_options;
 
 typedef struct pd_compute_flags {
-    int32_t attention, cache_type, aspect_ratio;
+    int32_t attention, cache_type, aspect_ratio, compute;
+    bool compute_strict;
     int32_t n_threads, n_ctx;
 } pd_compute_flags;
 
@@ -61,7 +62,7 @@ void pd_cli_progress_end(void);
 // "12.3 MiB"; buffer of at least 24 bytes, returned.
 const char *pd_cli_bytes(char *buffer, size_t size, double bytes);
 // The table of stages and the totals, with the dense figures beside them.
-void pd_cli_print_stats(FILE *out, const pd_stats *stats, const pd_policy *policy);
+void pd_cli_print_stats(FILE *out, const pd_stats *stats, const pd_policy *policy, const char *compute);
 
 // ---- Ctrl-C -----------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ pd_compute_flags pd_compute_flag;
 static const char *const attentions[] = {"sdpa", "eager", "flash", NULL}; // in pd_attention's order
 static const char *const cache_types[] = {"f16", "f32", "bf16", NULL};    // pd_cache_type's
 static const char *const aspects[] = {"auto", "pad", "anyres", "square", NULL};
+static const char *const computes[] = {"auto", "ggml", "f32", "bf16", "int8", NULL}; // pd_compute_type's
 static const char *const positions[] = {"policy", "compact", "original", NULL};
 
 const pd_option pd_model_option_table[] = {
@@ -70,6 +71,14 @@ const pd_option pd_compute_option_table[] = {
     {.type = PD_OPTION_HEADING, .help = "computing"},
     {PD_OPTION_CHOICE, 0, "--attn", NULL, "attention kernel; sdpa picks the best at hand",
      &pd_compute_flag.attention, 0, 0, attentions},
+    {PD_OPTION_CHOICE, 0, "--compute", NULL,
+     "numbers the CPU multiplies in, by oneDNN; auto: int8 for quantised weights, for others bf16 where the "
+     "CPU "
+     "has it, else f32; ggml: ggml's own kernels",
+     &pd_compute_flag.compute, 0, 0, computes},
+    {PD_OPTION_FLAG, 0, "--compute-strict", NULL,
+     "stop where the CPU or the memory cannot do --compute, instead of taking the next best",
+     &pd_compute_flag.compute_strict, 0, 0, NULL},
     {PD_OPTION_CHOICE, 0, "--cache-type", NULL, "type of the KV cache", &pd_compute_flag.cache_type, 0, 0,
      cache_types},
     {PD_OPTION_CHOICE, 0, "--image_aspect_ratio", NULL, "how pictures become tiles; auto: as the mmproj says",
@@ -151,6 +160,8 @@ pd_status pd_cli_load_model(bool quiet, pd_model **model, bool *done, pd_error *
     params.model_path = pd_model_flags.model;
     params.mmproj_path = pd_model_flags.mmproj;
     params.device = pd_model_flags.device;
+    params.compute = (pd_compute_type)pd_compute_flag.compute;
+    params.compute_strict = pd_compute_flag.compute_strict;
     params.log = log_line;
     params.log_user = quiet ? &quiet_marker : NULL;
     return pd_model_load(&params, model, err);
@@ -227,7 +238,7 @@ static double percent(double part, double whole) {
     return whole > 0.0 ? 100.0 * part / whole : 100.0;
 }
 
-void pd_cli_print_stats(FILE *out, const pd_stats *s, const pd_policy *policy) {
+void pd_cli_print_stats(FILE *out, const pd_stats *s, const pd_policy *policy, const char *compute) {
     char kv[24], kv_dense[24], text[24];
     fprintf(out, "\n%-6s %-9s %6s %7s %9s %8s %10s %8s | %6s %10s %8s\n", "stage", "layers", "rows", "image",
             "time", "rank", "KV", "GFLOP", "rows", "KV", "GFLOP");
@@ -274,6 +285,11 @@ void pd_cli_print_stats(FILE *out, const pd_stats *s, const pd_policy *policy) {
     fprintf(out, "KV          %s live, ", pd_cli_bytes(text, sizeof text, (double)s->kv_bytes));
     fprintf(out, "%s reserved; ", pd_cli_bytes(text, sizeof text, (double)s->kv_bytes_reserved));
     fprintf(out, "scratch %s\n", pd_cli_bytes(text, sizeof text, (double)s->compute_bytes));
+    fprintf(out, "compute     %s", compute);
+    if (s->packed_bytes > 0)
+        fprintf(out, "; packed weights %s", pd_cli_bytes(text, sizeof text, (double)s->packed_bytes));
+    if (s->pack_ms > 1.0) fprintf(out, ", made in %.0f ms", s->pack_ms);
+    fputc('\n', out);
 }
 
 // ---- Ctrl-C -----------------------------------------------------------------------------------------------

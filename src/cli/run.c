@@ -119,6 +119,7 @@ static void print_json(pd_session *session, const char *answer) {
         {"prefill_ms", s->prefill_ms},
         {"rank_ms", s->rank_ms},
         {"decode_ms", s->decode_ms},
+        {"pack_ms", s->pack_ms},
         {"first_token_ms", s->first_token_ms},
         {"prefill_flops", s->prefill_flops},
         {"prefill_flops_dense", s->prefill_flops_dense},
@@ -132,6 +133,8 @@ static void print_json(pd_session *session, const char *answer) {
     yyjson_mut_obj_add_uint(doc, root, "kv_bytes_dense", s->kv_bytes_dense);
     yyjson_mut_obj_add_uint(doc, root, "kv_bytes_reserved", s->kv_bytes_reserved);
     yyjson_mut_obj_add_uint(doc, root, "compute_bytes", s->compute_bytes);
+    yyjson_mut_obj_add_str(doc, root, "compute", pd_session_compute(session));
+    yyjson_mut_obj_add_uint(doc, root, "packed_bytes", s->packed_bytes);
     char *text = yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
     if (text) puts(text);
     fflush(stdout);
@@ -189,7 +192,8 @@ static pd_status answer_messages(pd_session *session, const pd_message *messages
     }
     if (status == PD_DONE || status == PD_ERR_CANCELLED) {
         if (flags.json) print_json(session, answer->text);
-        if (flags.verbose) pd_cli_print_stats(stderr, pd_session_stats(session), policy);
+        if (flags.verbose)
+            pd_cli_print_stats(stderr, pd_session_stats(session), policy, pd_session_compute(session));
     }
     return status == PD_DONE ? PD_OK : status;
 }
@@ -311,7 +315,7 @@ static bool chat_command(chat *c, pd_session *session, const char *line, const p
         chat_clear(c);
         fputs("the conversation is empty\n", stderr);
     } else if (strcmp(line, "/stats") == 0) {
-        pd_cli_print_stats(stderr, pd_session_stats(session), policy);
+        pd_cli_print_stats(stderr, pd_session_stats(session), policy, pd_session_compute(session));
     } else {
         fputs("/image FILE   a picture for the next question\n"
               "/clear        forget the conversation\n"

@@ -21,10 +21,27 @@ pd_preprocess_params pd_encode_preprocess_params(const pd_vision_hyperparameters
 typedef struct {
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
+    pd_lowered *lowered;        // NULL: `graph` is computed itself
     struct ggml_tensor *pixels; // f32 [image_size, image_size, 3]
     struct ggml_tensor *tower;  // f32 [vision n_embd, n_patches]
     struct ggml_tensor *tokens; // f32 [decoder n_embd, n_patches]
 } tile_graph;
+
+// From here on g->graph is what is computed.
+static pd_status lower(pd_encode_job *job, tile_graph *g, pd_error *err) {
+    if (!job->lowering) return PD_OK;
+    const double start = pd_now_ms();
+    const pd_lower_params params = {.cpu = job->backend->cpu,
+                                    .n_threads = job->backend->n_threads,
+                                    .cancel = job->backend->cancel,
+                                    .progress = job->progress,
+                                    .progress_user = job->progress_user};
+    PD_TRY(pd_lower(job->lowering, g->graph, &params, &g->lowered, err));
+    g->graph = pd_lowered_graph(g->lowered);
+    if (pd_lowered_bytes(g->lowered) > job->scratch_bytes) job->scratch_bytes = pd_lowered_bytes(g->lowered);
+    job->pack_ms += pd_now_ms() - start;
+    return PD_OK;
+}
 
 static pd_status build(pd_encode_job *job, tile_graph *g, pd_error *err) {
     const size_t size = pd_vision_graph_size(job->weights);
@@ -39,7 +56,8 @@ static pd_status build(pd_encode_job *job, tile_graph *g, pd_error *err) {
     g->tokens = pd_projector(g->ctx, job->weights, g->tower);
     ggml_set_output(g->tokens);
     ggml_build_forward_expand(g->graph, g->tokens);
-    if (!*job->scheduler) PD_TRY(pd_backend_scheduler(job->backend, size, job->scheduler, err));
+    PD_TRY(lower(job, g, err));
+    if (!*job->scheduler) PD_TRY(pd_backend_scheduler(job->backend, 2 * size, job->scheduler, err));
     return pd_backend_allocate(job->backend, job->scheduler, g->graph, "the vision tower", err);
 }
 
@@ -58,6 +76,7 @@ static pd_status run_tile(pd_encode_job *job, const tile_graph *g, const pd_tile
                                         .progress_from = tile / n_tiles,
                                         .progress_to = (tile + 1) / n_tiles};
     PD_TRY(pd_compute(job->backend, *job->scheduler, g->graph, &options, err));
+    if (g->lowered) PD_TRY(pd_lowered_check(g->lowered, err));
     job->vit_ms += marks[0].ms;
     job->projector_ms += marks[1].ms;
     ggml_backend_tensor_get(g->tokens, tokens, 0, ggml_nbytes(g->tokens));
@@ -115,6 +134,7 @@ static pd_status encode_tiles(pd_encode_job *job, const pd_tiles *tiles, pd_imag
         free(features->data);
         features->data = NULL;
     }
+    pd_lowered_free(g.lowered);
     if (g.ctx) ggml_free(g.ctx);
     free(newline);
     free(tokens);

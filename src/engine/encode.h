@@ -4,6 +4,7 @@
 #include "image/preprocess.h"
 #include "model/backend.h"
 #include "model/weights.h"
+#include "onednn/lowering.h"
 
 typedef struct pd_image_features {
     int32_t n_tokens;
@@ -14,13 +15,15 @@ typedef struct pd_image_features {
 typedef struct pd_encode_job {
     const pd_backend *backend;
     ggml_backend_sched_t *scheduler; // made when NULL, reused, freed by the caller
+    pd_lowering *lowering;           // NULL: the graph runs as it is
     const pd_vision_weights *weights;
     pd_aspect_ratio aspect_ratio;
     bool flash;
     pd_progress_callback progress;
     void *progress_user;
     // added to by every picture, in milliseconds
-    double image_ms, vit_ms, projector_ms;
+    double image_ms, pack_ms, vit_ms, projector_ms;
+    size_t scratch_bytes; // of the lowered products, at their most
 } pd_encode_job;
 
 // The parameters under which pictures are cut for this tower.

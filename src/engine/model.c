@@ -57,8 +57,15 @@ static void describe(pd_model *model) {
     }
 }
 
+static pd_status check_compute(const pd_model_params *params, pd_error *err) {
+    if (params->compute <= PD_COMPUTE_INT8) return PD_OK;
+    return pd_fail(err, PD_ERR_ARGUMENT, "compute: expected a pd_compute_type, found %d",
+                   (int)params->compute);
+}
+
 static pd_status load(const pd_model_params *params, pd_model *model, pd_error *err) {
     ggml_backend_dev_t device;
+    PD_TRY(check_compute(params, err));
     PD_TRY(pd_device_find(params->device, &device, err));
     PD_TRY(pd_weights_load(params->model_path, params->mmproj_path, device, &model->weights, err));
     PD_TRY(pd_tokenizer_create(&model->weights.text_file, &model->tokenizer, err));
@@ -71,7 +78,12 @@ static pd_status load(const pd_model_params *params, pd_model *model, pd_error *
                        params->model_path, n_rows, n_tokens);
     }
     describe(model);
-    return PD_OK;
+    if (device != pd_device_cpu()) return PD_OK;
+    const pd_lowering_params lowering = {.compute = params->compute,
+                                         .strict = params->compute_strict,
+                                         .log = params->log,
+                                         .log_user = params->log_user};
+    return pd_lowering_create(&lowering, &model->lowering, err);
 }
 
 pd_status pd_model_load(const pd_model_params *params, pd_model **out, pd_error *err) {
@@ -92,7 +104,8 @@ pd_status pd_model_load(const pd_model_params *params, pd_model **out, pd_error 
         pd_model_free(model);
         return status;
     }
-    pd_model_log(model, PD_LOG_INFO, "%s: %s", params->model_path, model->description);
+    pd_model_log(model, PD_LOG_INFO, "%s: %s; compute %s", params->model_path, model->description,
+                 pd_lowering_description(model->lowering));
     *out = model;
     return PD_OK;
 }
@@ -100,6 +113,7 @@ pd_status pd_model_load(const pd_model_params *params, pd_model **out, pd_error 
 void pd_model_free(pd_model *model) {
     if (!model) return;
     pd_tokenizer_free(model->tokenizer);
+    pd_lowering_free(model->lowering);
     pd_weights_free(&model->weights);
     free(model);
 }

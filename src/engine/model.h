@@ -2,11 +2,13 @@
 #pragma once
 
 #include "model/weights.h"
+#include "onednn/lowering.h"
 #include "text/tokenizer.h"
 
 struct pd_model {
     pd_weights weights;
     pd_tokenizer *tokenizer;
+    pd_lowering *lowering; // NULL: graphs run as they are
     char description[256];
     pd_log_callback log;
     void *log_user;

@@ -12,6 +12,7 @@ typedef struct {
     pd_prefill_job *job;
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
+    pd_lowered *lowered;           // NULL: `graph` is computed itself
     pd_selection *selections;      // [n_stages], [0] unused
     struct ggml_tensor *tokens;    // i32 [n_rows]
     struct ggml_tensor **features; // [n_images]: f32 [n_embd, count]
@@ -42,6 +43,7 @@ static void prefill_free(prefill *p) {
     free(p->masks);
     free(p->selected);
     free(p->marks);
+    pd_lowered_free(p->lowered);
     if (p->ctx) ggml_free(p->ctx);
 }
 
@@ -219,9 +221,26 @@ static pd_status set_inputs(prefill *p, pd_error *err) {
     return PD_OK;
 }
 
+// From here on p->graph is what is computed.
+static pd_status lower(prefill *p, pd_error *err) {
+    pd_prefill_job *job = p->job;
+    if (!job->lowering) return PD_OK;
+    const double start = pd_now_ms();
+    const pd_lower_params params = {.cpu = job->backend->cpu,
+                                    .n_threads = job->backend->n_threads,
+                                    .cancel = job->backend->cancel,
+                                    .progress = job->progress,
+                                    .progress_user = job->progress_user};
+    PD_TRY(pd_lower(job->lowering, p->graph, &params, &p->lowered, err));
+    p->graph = pd_lowered_graph(p->lowered);
+    job->scratch_bytes = pd_lowered_bytes(p->lowered);
+    job->pack_ms = pd_now_ms() - start;
+    return PD_OK;
+}
+
 static pd_status allocate(prefill *p, pd_error *err) {
     pd_prefill_job *job = p->job;
-    const size_t size = graph_size(job);
+    const size_t size = (size_t)ggml_graph_size(p->graph);
     if (*job->scheduler && *job->scheduler_size < size) {
         ggml_backend_sched_free(*job->scheduler);
         *job->scheduler = NULL;
@@ -283,8 +302,9 @@ pd_status pd_prefill(pd_prefill_job *job, pd_error *err) {
     pd_status status = prefill_init(&p, job, err);
     if (status == PD_OK) {
         build(&p);
-        status = allocate(&p, err);
+        status = lower(&p, err);
     }
+    if (status == PD_OK) status = allocate(&p, err);
     if (status == PD_OK) status = set_inputs(&p, err);
     if (status == PD_OK) {
         const pd_compute_options options = {.marks = p.marks,
@@ -295,6 +315,7 @@ pd_status pd_prefill(pd_prefill_job *job, pd_error *err) {
                                             .progress_to = 1.0};
         status = pd_compute(job->backend, *job->scheduler, p.graph, &options, err);
     }
+    if (status == PD_OK && p.lowered) status = pd_lowered_check(p.lowered, err);
     if (status == PD_OK) collect_results(&p);
     prefill_free(&p);
     return status;

@@ -4,6 +4,7 @@
 #include "drop/schedule.h"
 #include "model/backend.h"
 #include "model/decoder.h"
+#include "onednn/lowering.h"
 
 // The prompt's rows: a token id for every row, and for every image the features that take the place of its
 // span.
@@ -25,6 +26,7 @@ typedef struct pd_prefill_job {
     const pd_backend *backend;
     ggml_backend_sched_t *scheduler; // made when NULL or too small, reused, freed by the caller
     size_t *scheduler_size;
+    pd_lowering *lowering; // NULL: the graph runs as it is
     const pd_decoder_weights *weights;
     const pd_policy *policy;
     const pd_schedule *schedule;
@@ -38,6 +40,8 @@ typedef struct pd_prefill_job {
     int32_t **kept; // [n_stages]: kept[s] = s's live rows as rows of stage s − 1 (kept[0] unused);
                     // n_rows of stage s entries each
     pd_prefill_times times;
+    double pack_ms;       // packing weights that no graph before has used
+    size_t scratch_bytes; // of the lowered products
 } pd_prefill_job;
 
 pd_status pd_prefill(pd_prefill_job *job, pd_error *err);

@@ -52,6 +52,7 @@ static pd_status encode_new(pd_session *session, pd_image *const *images, const 
                             size_t n_images, size_t *order, pd_error *err) {
     pd_encode_job job = {.backend = &session->backend,
                          .scheduler = &session->vision_scheduler,
+                         .lowering = session->model->lowering,
                          .weights = &session->model->weights.vision,
                          .aspect_ratio = session->aspect_ratio,
                          .flash = session->flash,
@@ -69,6 +70,8 @@ static pd_status encode_new(pd_session *session, pd_image *const *images, const 
         order[i] = (size_t)(e - session->encoded);
     }
     session->stats.image_ms = job.image_ms;
+    session->stats.pack_ms = job.pack_ms;
+    session->lowered_bytes = job.scratch_bytes;
     session->stats.vit_ms = job.vit_ms;
     session->stats.projector_ms = job.projector_ms;
     return PD_OK;
@@ -261,6 +264,7 @@ static pd_status run_prefill(pd_session *session, const pd_span *spans, const fl
         pd_prefill_job job = {.backend = &session->backend,
                               .scheduler = &session->prefill_scheduler,
                               .scheduler_size = &session->prefill_scheduler_size,
+                              .lowering = session->model->lowering,
                               .weights = &session->model->weights.decoder,
                               .policy = &session->policy,
                               .schedule = &session->schedule,
@@ -274,7 +278,9 @@ static pd_status run_prefill(pd_session *session, const pd_span *spans, const fl
                               .times = {.layers_ms = times, .rank_ms = times + n_stages}};
         const double start = pd_now_ms();
         status = pd_prefill(&job, err);
-        session->stats.prefill_ms = pd_now_ms() - start;
+        session->stats.prefill_ms = pd_now_ms() - start - job.pack_ms;
+        session->stats.pack_ms += job.pack_ms;
+        if (job.scratch_bytes > session->lowered_bytes) session->lowered_bytes = job.scratch_bytes;
         if (status == PD_OK) {
             trace_kept(session, rows);
             for (size_t s = 0; s < n_stages; s++) {

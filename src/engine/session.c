@@ -390,3 +390,7 @@ pd_status pd_session_kept(const pd_session *session, int32_t image, int32_t stag
     *count = (size_t)session->schedule.stages[stage].images[image].count;
     return PD_OK;
 }
+
+const char *pd_session_compute(const pd_session *session) {
+    return pd_lowering_description(session->model->lowering);
+}

@@ -34,6 +34,7 @@ struct pd_session {
     pd_backend backend;
     ggml_backend_sched_t vision_scheduler, prefill_scheduler;
     size_t prefill_scheduler_size;
+    size_t lowered_bytes; // scratch of the largest lowered graph of the last prompt
     pd_sampler sampler;
     pd_encoded *encoded; // pictures of the last prompt
     size_t n_encoded;

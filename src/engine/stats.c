@@ -58,11 +58,12 @@ void pd_session_count_kv(pd_session *session) {
         stats->kv_bytes_dense += out->kv_bytes_dense;
     }
     stats->kv_bytes_reserved = pd_kv_cache_bytes(&session->cache);
-    size_t compute = 0;
+    size_t compute = session->lowered_bytes;
     if (session->vision_scheduler)
         compute += pd_scheduler_bytes(&session->backend, session->vision_scheduler);
     if (session->prefill_scheduler)
         compute += pd_scheduler_bytes(&session->backend, session->prefill_scheduler);
     if (session->step.scheduler) compute += pd_scheduler_bytes(&session->backend, session->step.scheduler);
     stats->compute_bytes = compute;
+    stats->packed_bytes = pd_lowering_packed_bytes(session->model->lowering);
 }

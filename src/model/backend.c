@@ -74,7 +74,8 @@ pd_status pd_backend_create(ggml_backend_dev_t device, int32_t n_threads, atomic
     ggml_backend_set_abort_callback_t set_abort_callback =
         (ggml_backend_set_abort_callback_t)ggml_backend_reg_get_proc_address(
             registry, "ggml_backend_set_abort_callback");
-    if (set_n_threads) set_n_threads(backend->cpu, n_threads > 0 ? n_threads : count_cores());
+    backend->n_threads = n_threads > 0 ? n_threads : count_cores();
+    if (set_n_threads) set_n_threads(backend->cpu, backend->n_threads);
     if (set_abort_callback) set_abort_callback(backend->cpu, cancelled, cancel);
     return PD_OK;
 }

@@ -16,6 +16,7 @@ ggml_backend_dev_t pd_device_cpu(void);
 typedef struct pd_backend {
     ggml_backend_t device;
     ggml_backend_t cpu; // the same as device on the CPU
+    int32_t n_threads;  // of cpu
     atomic_bool *cancel;
 } pd_backend;
 

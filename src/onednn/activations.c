@@ -1,0 +1,47 @@
+#include "onednn/activations.h"
+
+// Rows start where vector loads like them to.
+enum { ALIGNMENT = 64 };
+
+void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, int64_t group,
+                         pd_activations *plan) {
+    *plan = (pd_activations){.kind = kind, .transposed = source->nb[0] != sizeof(float)};
+    plan->inner = source->ne[plan->transposed ? 1 : 0];
+    plan->rows = source->ne[plan->transposed ? 0 : 1];
+    plan->n_batches = source->ne[2] * source->ne[3];
+    const int64_t aligned = ALIGNMENT / (int64_t)pd_number_bytes(kind);
+    plan->stride = (plan->inner + aligned - 1) / aligned * aligned;
+    plan->group = group > 0 && group < plan->inner ? group : plan->inner;
+    plan->n_groups = kind == PD_NUMBER_INT8 ? (plan->inner + plan->group - 1) / plan->group : 0;
+}
+
+static size_t numbers_bytes(const pd_activations *plan) {
+    return (size_t)(plan->n_batches * plan->rows * plan->stride) * pd_number_bytes(plan->kind);
+}
+
+size_t pd_activations_bytes(const pd_activations *plan) {
+    return numbers_bytes(plan) + (size_t)(plan->n_batches * plan->rows * plan->n_groups) * sizeof(float);
+}
+
+const float *pd_activations_scales(const pd_activations *plan, const void *data, int64_t batch) {
+    return (const float *)((const char *)data + numbers_bytes(plan)) + batch * plan->rows * plan->n_groups;
+}
+
+void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source, void *data, int ith,
+                         int nth) {
+    const int64_t n = plan->n_batches * plan->rows;
+    const size_t row_bytes = source->nb[plan->transposed ? 0 : 1];
+    float *scales = (float *)((char *)data + numbers_bytes(plan));
+    for (int64_t i = n * ith / nth; i < n * (ith + 1) / nth; i++) {
+        const int64_t batch = i / plan->rows, row = i % plan->rows;
+        const float *from =
+            (const float *)((const char *)source->data + (size_t)(batch / source->ne[2]) * source->nb[3] +
+                            (size_t)(batch % source->ne[2]) * source->nb[2] + (size_t)row * row_bytes);
+        if (plan->kind == PD_NUMBER_BF16) {
+            pd_rows_to_bf16(from, (uint16_t *)data + i * plan->stride, plan->inner);
+        } else {
+            pd_rows_to_u8(from, (uint8_t *)data + i * plan->stride, scales + i * plan->n_groups, plan->inner,
+                          plan->group);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+// A product's activations in the numbers it multiplies: one node of the lowered graph, shared by all products
+// that read the same rows (queries, keys and values; gate and up).
+#pragma once
+
+#include "onednn/rows.h"
+
+// Row r of batch b starts at ((b · rows + r) · stride) numbers; int8 scales follow behind all rows, n_groups
+// for each.
+typedef struct pd_activations {
+    pd_number_kind kind; // bf16 or int8: f32 products read the tensor itself
+    bool transposed;     // the tensor's inner dimension is the strided one; kept so (bf16 only)
+    int64_t rows, inner; // of one batch: rows and inner dimension as they lie in memory
+    int64_t n_batches, stride, group, n_groups;
+} pd_activations;
+
+// source: f32, one of its first two dimensions adjacent in memory. group: as in pd_packed, 0 for whole rows.
+void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, int64_t group,
+                         pd_activations *plan);
+size_t pd_activations_bytes(const pd_activations *plan);
+// Where batch b's scales are: [rows][n_groups].
+const float *pd_activations_scales(const pd_activations *plan, const void *data, int64_t batch);
+// Converts thread ith's share of source's rows.
+void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source, void *data, int ith,
+                         int nth);

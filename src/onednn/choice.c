@@ -1,0 +1,91 @@
+#include "onednn/choice.h"
+
+#include <stdio.h>
+
+// oneDNN's masks of instruction sets (dnnl_cpu_isa_t): each generation has its own bit over those before.
+enum { BIT_AVX2_VNNI = 0x08, BIT_AVX512_VNNI = 0x40, BIT_AVX512_BF16 = 0x80 };
+
+static const char *cpu_name(void) {
+    const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    static const struct {
+        dnnl_cpu_isa_t isa;
+        const char *name;
+    } names[] = {
+        {dnnl_cpu_isa_avx512_core_amx, "amx"},
+        {dnnl_cpu_isa_avx512_core_bf16, "avx512_bf16"},
+        {dnnl_cpu_isa_avx512_core_vnni, "avx512_vnni"},
+        {dnnl_cpu_isa_avx512_core, "avx512"},
+        {dnnl_cpu_isa_avx2_vnni, "avx2_vnni"},
+        {dnnl_cpu_isa_avx2, "avx2"},
+        {dnnl_cpu_isa_sse41, "sse4.1"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if ((isa & names[i].isa) == names[i].isa) return names[i].name;
+    }
+#if defined(__aarch64__)
+    return "arm";
+#else
+    return "cpu";
+#endif
+}
+
+static bool has_bits(int bits) {
+    const int isa = dnnl_get_effective_cpu_isa();
+    return isa != (int)dnnl_cpu_isa_default && (isa & bits) != 0;
+}
+
+// Whether there is a kernel at all, whatever its speed.
+static bool can_multiply(pd_gemm_cache *cache, pd_number_kind kind) {
+    static const dnnl_data_type_t sources[] = {dnnl_f32, dnnl_bf16, dnnl_u8};
+    static const dnnl_data_type_t weights[] = {dnnl_f32, dnnl_bf16, dnnl_s8};
+    const pd_gemm_shape shape = {.m = 64,
+                                 .n = 64,
+                                 .k = 64,
+                                 .source_stride_m = 64,
+                                 .source_stride_k = 1,
+                                 .destination_stride_m = 64,
+                                 .source = sources[kind],
+                                 .weights = weights[kind],
+                                 .destination = kind == PD_NUMBER_INT8 ? dnnl_s32 : dnnl_f32};
+    const pd_gemm *gemm;
+    if (pd_gemm_get(cache, &shape, &gemm, NULL) != PD_OK) return false;
+    pd_gemm_release(cache, gemm);
+    return true;
+}
+
+static const char *kind_name(pd_number_kind kind) {
+    return kind == PD_NUMBER_F32 ? "f32" : kind == PD_NUMBER_BF16 ? "bf16" : "int8";
+}
+
+static void describe(pd_choice *choice) {
+    const char *quantised = kind_name(choice->quantised), *floating = kind_name(choice->floating);
+    if (choice->quantised == choice->floating) {
+        snprintf(choice->description, sizeof choice->description, "%s (%s)", quantised, cpu_name());
+    } else {
+        snprintf(choice->description, sizeof choice->description, "%s, %s for float weights (%s)", quantised,
+                 floating, cpu_name());
+    }
+}
+
+pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, pd_choice *choice, pd_error *err) {
+    const bool int8 = can_multiply(cache, PD_NUMBER_INT8), bf16 = can_multiply(cache, PD_NUMBER_BF16);
+    *choice = (pd_choice){.changing = PD_NUMBER_F32};
+#if defined(__x86_64__)
+    choice->saturating = !has_bits(BIT_AVX2_VNNI | BIT_AVX512_VNNI);
+#endif
+    const bool fast_bf16 = bf16 && has_bits(BIT_AVX512_BF16);
+    if (compute == PD_COMPUTE_BF16 ? bf16 : compute != PD_COMPUTE_F32 && fast_bf16)
+        choice->changing = PD_NUMBER_BF16;
+    choice->floating = compute == PD_COMPUTE_INT8 && int8 ? PD_NUMBER_INT8 : choice->changing;
+    // ggml's own kernels for quantised weights round activations to eight bits too.
+    const bool quantised_int8 = int8 && (compute == PD_COMPUTE_INT8 || compute == PD_COMPUTE_AUTO);
+    choice->quantised = quantised_int8 ? PD_NUMBER_INT8 : choice->changing;
+    describe(choice);
+    if (compute == PD_COMPUTE_INT8 && !int8)
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "compute int8: oneDNN has no kernel for it on this CPU (%s)",
+                       cpu_name());
+    if (compute == PD_COMPUTE_BF16 && !bf16)
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "compute bf16: oneDNN has no kernel for it on this CPU (%s)",
+                       cpu_name());
+    return PD_OK;
+}

@@ -1,0 +1,17 @@
+// Which numbers to multiply in, on this CPU.
+#pragma once
+
+#include "onednn/gemm.h"
+#include "onednn/rows.h"
+
+typedef struct pd_choice {
+    pd_number_kind quantised; // products with constant weights of a block type
+    pd_number_kind floating;  // with other constant weights
+    pd_number_kind changing;  // with weights that change, and attention: f32 or bf16
+    bool saturating;          // eight-bit weights have seven bits (pd_packed_create)
+    char description[64];
+} pd_choice;
+
+// PD_ERR_UNSUPPORTED: the CPU cannot do what was asked for; *choice is then the best it can. `err` says what
+// it lacks.
+pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, pd_choice *choice, pd_error *err);

@@ -1,0 +1,325 @@
+#include "onednn/gemm.h"
+
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#if DNNL_CPU_RUNTIME == DNNL_RUNTIME_OMP
+#include <omp.h>
+#endif
+
+struct pd_gemm {
+    pd_gemm_shape shape;
+    dnnl_primitive_t primitive;
+    dnnl_memory_desc_t source, weights, destination, scratchpad;
+    dnnl_engine_t engine;
+    int64_t users;
+    uint64_t last_used;
+};
+
+// A prefill holds a few dozen at once. Prompts of other lengths bring others; the oldest unused ones go.
+enum { CACHE_CAPACITY = 512 };
+
+struct pd_gemm_cache {
+    dnnl_engine_t engine;
+    pthread_mutex_t mutex;
+    pd_gemm *entries[CACHE_CAPACITY];
+    size_t n_entries;
+    uint64_t clock;
+};
+
+static pd_status fail(pd_error *err, dnnl_status_t status, const char *what) {
+    const pd_status code = status == dnnl_out_of_memory   ? PD_ERR_MEMORY
+                           : status == dnnl_unimplemented ? PD_ERR_UNSUPPORTED
+                                                          : PD_ERR_BACKEND;
+    return pd_fail(err, code, "oneDNN: %s: %s", what,
+                   status == dnnl_out_of_memory   ? "out of memory"
+                   : status == dnnl_unimplemented ? "no kernel for this CPU"
+                                                  : "failed");
+}
+
+void *pd_aligned_alloc(size_t bytes) {
+    const size_t huge = (size_t)2 << 20, alignment = bytes >= 4 * huge ? huge : 64;
+    if (bytes > SIZE_MAX - alignment) return NULL;
+    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    void *memory = aligned_alloc(alignment, rounded ? rounded : alignment);
+    if (memory && alignment == huge) madvise(memory, rounded, MADV_HUGEPAGE); // only advice
+    return memory;
+}
+
+pd_status pd_gemm_cache_create(pd_gemm_cache **out, pd_error *err) {
+    *out = NULL;
+    pd_gemm_cache *cache = calloc(1, sizeof *cache);
+    if (!cache) return pd_fail_memory(err, sizeof *cache, "oneDNN");
+    const dnnl_status_t status = dnnl_engine_create(&cache->engine, dnnl_cpu, 0);
+    if (status != dnnl_success) {
+        free(cache);
+        return fail(err, status, "the CPU engine");
+    }
+    pthread_mutex_init(&cache->mutex, NULL);
+    *out = cache;
+    return PD_OK;
+}
+
+static void gemm_free(pd_gemm *gemm) {
+    if (!gemm) return;
+    if (gemm->primitive) dnnl_primitive_destroy(gemm->primitive);
+    if (gemm->source) dnnl_memory_desc_destroy(gemm->source);
+    if (gemm->weights) dnnl_memory_desc_destroy(gemm->weights);
+    if (gemm->destination) dnnl_memory_desc_destroy(gemm->destination);
+    if (gemm->scratchpad) dnnl_memory_desc_destroy(gemm->scratchpad);
+    free(gemm);
+}
+
+void pd_gemm_cache_free(pd_gemm_cache *cache) {
+    if (!cache) return;
+    for (size_t i = 0; i < cache->n_entries; i++)
+        gemm_free(cache->entries[i]);
+    dnnl_engine_destroy(cache->engine);
+    pthread_mutex_destroy(&cache->mutex);
+    free(cache);
+}
+
+// The threads are ggml's, and each runs its own primitives: oneDNN must plan for one. The setting belongs to
+// the calling thread.
+static int plan_for_one_thread(void) {
+#if DNNL_CPU_RUNTIME == DNNL_RUNTIME_OMP
+    const int before = omp_get_max_threads();
+    omp_set_num_threads(1);
+    return before;
+#else
+    return 1;
+#endif
+}
+
+static void plan_as_before(int threads) {
+#if DNNL_CPU_RUNTIME == DNNL_RUNTIME_OMP
+    omp_set_num_threads(threads);
+#else
+    (void)threads;
+#endif
+}
+
+static dnnl_status_t make_attributes(bool accumulate, dnnl_primitive_attr_t *attributes) {
+    dnnl_post_ops_t post = NULL;
+    dnnl_status_t status = dnnl_primitive_attr_create(attributes);
+    if (status == dnnl_success)
+        status = dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user);
+    if (status == dnnl_success && accumulate) {
+        status = dnnl_post_ops_create(&post);
+        if (status == dnnl_success) status = dnnl_post_ops_append_sum(post, 1.0F, 0, dnnl_data_type_undef);
+        if (status == dnnl_success) status = dnnl_primitive_attr_set_post_ops(*attributes, post);
+    }
+    if (post) dnnl_post_ops_destroy(post);
+    return status;
+}
+
+static dnnl_status_t describe_matrices(pd_gemm *gemm) {
+    const pd_gemm_shape *s = &gemm->shape;
+    const dnnl_dims_t source = {s->m, s->k}, source_strides = {s->source_stride_m, s->source_stride_k};
+    const dnnl_dims_t weights = {s->k, s->n}, weights_strides = {s->weights_stride_k, s->weights_stride_n};
+    const dnnl_dims_t destination = {s->m, s->n}, destination_strides = {s->destination_stride_m, 1};
+    dnnl_status_t status =
+        dnnl_memory_desc_create_with_strides(&gemm->source, 2, source, s->source, source_strides);
+    if (status != dnnl_success) return status;
+    status = dnnl_memory_desc_create_with_strides(&gemm->destination, 2, destination, s->destination,
+                                                  destination_strides);
+    if (status != dnnl_success) return status;
+    if (s->packed_like) return dnnl_memory_desc_clone(&gemm->weights, s->packed_like->weights);
+    if (s->weights_stride_k == 0 && s->weights_stride_n == 0)
+        return dnnl_memory_desc_create_with_tag(&gemm->weights, 2, weights, s->weights, dnnl_format_tag_any);
+    return dnnl_memory_desc_create_with_strides(&gemm->weights, 2, weights, s->weights, weights_strides);
+}
+
+// Replaces *copy by what the primitive says it will use.
+static dnnl_status_t learn(const_dnnl_primitive_desc_t description, dnnl_query_t what,
+                           dnnl_memory_desc_t *copy) {
+    if (*copy) dnnl_memory_desc_destroy(*copy);
+    *copy = NULL;
+    return dnnl_memory_desc_clone(copy, dnnl_primitive_desc_query_md(description, what, 0));
+}
+
+static dnnl_status_t gemm_init(pd_gemm *gemm) {
+    dnnl_primitive_attr_t attributes = NULL;
+    dnnl_primitive_desc_t description = NULL;
+    dnnl_status_t status = describe_matrices(gemm);
+    if (status == dnnl_success) status = make_attributes(gemm->shape.accumulate, &attributes);
+    const int threads = plan_for_one_thread();
+    if (status == dnnl_success) {
+        status = dnnl_matmul_primitive_desc_create(&description, gemm->engine, gemm->source, gemm->weights,
+                                                   NULL, gemm->destination, attributes);
+    }
+    const char *name = NULL;
+    if (status == dnnl_success)
+        status = dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, &name);
+    if (status == dnnl_success && strstr(name, "ref")) status = dnnl_unimplemented;
+    if (status == dnnl_success) status = learn(description, dnnl_query_weights_md, &gemm->weights);
+    if (status == dnnl_success) status = learn(description, dnnl_query_scratchpad_md, &gemm->scratchpad);
+    if (status == dnnl_success) status = dnnl_primitive_create(&gemm->primitive, description);
+    plan_as_before(threads);
+    if (description) dnnl_primitive_desc_destroy(description);
+    if (attributes) dnnl_primitive_attr_destroy(attributes);
+    return status;
+}
+
+static bool same_shape(const pd_gemm_shape *a, const pd_gemm_shape *b) {
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->source_stride_m == b->source_stride_m &&
+           a->source_stride_k == b->source_stride_k && a->weights_stride_k == b->weights_stride_k &&
+           a->weights_stride_n == b->weights_stride_n && a->packed_like == b->packed_like &&
+           a->destination_stride_m == b->destination_stride_m && a->source == b->source &&
+           a->weights == b->weights && a->destination == b->destination && a->accumulate == b->accumulate;
+}
+
+// Frees the unused primitive that has waited longest; false when all are in use.
+static bool evict(pd_gemm_cache *cache) {
+    size_t oldest = cache->n_entries;
+    for (size_t i = 0; i < cache->n_entries; i++) {
+        if (cache->entries[i]->users > 0) continue;
+        if (oldest == cache->n_entries || cache->entries[i]->last_used < cache->entries[oldest]->last_used)
+            oldest = i;
+    }
+    if (oldest == cache->n_entries) return false;
+    gemm_free(cache->entries[oldest]);
+    cache->entries[oldest] = cache->entries[--cache->n_entries];
+    return true;
+}
+
+static pd_status get_locked(pd_gemm_cache *cache, const pd_gemm_shape *shape, const pd_gemm **out,
+                            pd_error *err) {
+    cache->clock++;
+    for (size_t i = 0; i < cache->n_entries; i++) {
+        pd_gemm *gemm = cache->entries[i];
+        if (!same_shape(&gemm->shape, shape)) continue;
+        gemm->users++;
+        gemm->last_used = cache->clock;
+        *out = gemm;
+        return PD_OK;
+    }
+    if (cache->n_entries == CACHE_CAPACITY && !evict(cache))
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "oneDNN: over %d shapes at once", CACHE_CAPACITY);
+    pd_gemm *gemm = calloc(1, sizeof *gemm);
+    if (!gemm) return pd_fail_memory(err, sizeof *gemm, "a oneDNN primitive");
+    *gemm = (pd_gemm){.shape = *shape, .engine = cache->engine, .users = 1, .last_used = cache->clock};
+    const dnnl_status_t status = gemm_init(gemm);
+    if (status != dnnl_success) {
+        gemm_free(gemm);
+        return fail(err, status, "a matrix product");
+    }
+    cache->entries[cache->n_entries++] = gemm;
+    *out = gemm;
+    return PD_OK;
+}
+
+pd_status pd_gemm_get(pd_gemm_cache *cache, const pd_gemm_shape *shape, const pd_gemm **gemm, pd_error *err) {
+    *gemm = NULL;
+    pthread_mutex_lock(&cache->mutex);
+    const pd_status status = get_locked(cache, shape, gemm, err);
+    pthread_mutex_unlock(&cache->mutex);
+    return status;
+}
+
+void pd_gemm_release(pd_gemm_cache *cache, const pd_gemm *gemm) {
+    if (!gemm) return;
+    pthread_mutex_lock(&cache->mutex);
+    for (size_t i = 0; i < cache->n_entries; i++) {
+        if (cache->entries[i] == gemm) cache->entries[i]->users--;
+    }
+    pthread_mutex_unlock(&cache->mutex);
+}
+
+size_t pd_gemm_scratch_bytes(const pd_gemm *gemm) {
+    return dnnl_memory_desc_get_size(gemm->scratchpad);
+}
+
+size_t pd_gemm_packed_bytes(const pd_gemm *gemm) {
+    return dnnl_memory_desc_get_size(gemm->weights);
+}
+
+// oneDNN takes no const data; what it is given as an input it only reads.
+static dnnl_status_t wrap(dnnl_memory_t *memory, const_dnnl_memory_desc_t description, dnnl_engine_t engine,
+                          const void *data) {
+    return dnnl_memory_create(memory, description, engine, (void *)(uintptr_t)data);
+}
+
+void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, const void *weights,
+                 void *destination) {
+    dnnl_exec_arg_t arguments[4] = {{.arg = DNNL_ARG_SRC},
+                                    {.arg = DNNL_ARG_WEIGHTS},
+                                    {.arg = DNNL_ARG_DST},
+                                    {.arg = DNNL_ARG_SCRATCHPAD}};
+    dnnl_status_t status = wrap(&arguments[0].memory, gemm->source, gemm->engine, source);
+    if (status == dnnl_success) status = wrap(&arguments[1].memory, gemm->weights, gemm->engine, weights);
+    if (status == dnnl_success)
+        status = wrap(&arguments[2].memory, gemm->destination, gemm->engine, destination);
+    if (status == dnnl_success)
+        status = wrap(&arguments[3].memory, gemm->scratchpad, gemm->engine, worker->scratch);
+    const int threads = plan_for_one_thread(); // some kernels ask again
+    if (status == dnnl_success)
+        status = dnnl_primitive_execute(gemm->primitive, worker->stream, 4, arguments);
+    if (status == dnnl_success) status = dnnl_stream_wait(worker->stream);
+    plan_as_before(threads);
+    for (int i = 0; i < 4; i++) {
+        if (arguments[i].memory) dnnl_memory_destroy(arguments[i].memory);
+    }
+    if (status != dnnl_success) worker->failed = status;
+}
+
+void pd_gemm_pack(const pd_gemm *gemm, pd_worker *worker, const void *weights, int64_t stride_k,
+                  int64_t stride_n, void *packed) {
+    const dnnl_dims_t dims = {gemm->shape.k, gemm->shape.n}, strides = {stride_k, stride_n};
+    dnnl_memory_desc_t plain = NULL;
+    dnnl_primitive_desc_t description = NULL;
+    dnnl_primitive_t primitive = NULL;
+    dnnl_exec_arg_t arguments[2] = {{.arg = DNNL_ARG_FROM}, {.arg = DNNL_ARG_TO}};
+    const int threads = plan_for_one_thread();
+    dnnl_status_t status =
+        dnnl_memory_desc_create_with_strides(&plain, 2, dims, gemm->shape.weights, strides);
+    if (status == dnnl_success)
+        status = dnnl_reorder_primitive_desc_create(&description, plain, gemm->engine, gemm->weights,
+                                                    gemm->engine, NULL);
+    if (status == dnnl_success) status = dnnl_primitive_create(&primitive, description);
+    if (status == dnnl_success) status = wrap(&arguments[0].memory, plain, gemm->engine, weights);
+    if (status == dnnl_success) status = wrap(&arguments[1].memory, gemm->weights, gemm->engine, packed);
+    if (status == dnnl_success) status = dnnl_primitive_execute(primitive, worker->stream, 2, arguments);
+    if (status == dnnl_success) status = dnnl_stream_wait(worker->stream);
+    plan_as_before(threads);
+    for (int i = 0; i < 2; i++) {
+        if (arguments[i].memory) dnnl_memory_destroy(arguments[i].memory);
+    }
+    if (primitive) dnnl_primitive_destroy(primitive);
+    if (description) dnnl_primitive_desc_destroy(description);
+    if (plain) dnnl_memory_desc_destroy(plain);
+    if (status != dnnl_success) worker->failed = status;
+}
+
+pd_status pd_worker_create(const pd_gemm_cache *cache, pd_worker *worker, pd_error *err) {
+    *worker = (pd_worker){0};
+    const dnnl_status_t status = dnnl_stream_create(&worker->stream, cache->engine, 0);
+    return status == dnnl_success ? PD_OK : fail(err, status, "a stream");
+}
+
+static pd_status grow(void **memory, size_t *capacity, size_t bytes, pd_error *err) {
+    if (bytes <= *capacity) return PD_OK;
+    free(*memory);
+    *capacity = 0;
+    *memory = pd_aligned_alloc(bytes);
+    if (!*memory) return pd_fail_memory(err, bytes, "a thread's scratch");
+    *capacity = bytes;
+    return PD_OK;
+}
+
+pd_status pd_worker_reserve(pd_worker *worker, size_t scratch_bytes, size_t panel_bytes, size_t tile_bytes,
+                            pd_error *err) {
+    PD_TRY(grow(&worker->scratch, &worker->scratch_bytes, scratch_bytes, err));
+    PD_TRY(grow(&worker->panel, &worker->panel_bytes, panel_bytes, err));
+    return grow(&worker->tile, &worker->tile_bytes, tile_bytes, err);
+}
+
+void pd_worker_free(pd_worker *worker) {
+    if (worker->stream) dnnl_stream_destroy(worker->stream);
+    free(worker->scratch);
+    free(worker->panel);
+    free(worker->tile);
+    *worker = (pd_worker){0};
+}

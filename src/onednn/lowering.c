@@ -1,0 +1,371 @@
+#include "onednn/lowering.h"
+
+#include "base/memory.h"
+#include "onednn/product.h"
+#include "onednn/store.h"
+
+#include <ggml-cpu.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct pd_lowering {
+    pd_lowering_params params;
+    pd_gemm_cache *cache;
+    pd_choice choice;
+    pd_store store;
+};
+
+// What a custom node does.
+typedef struct step {
+    pd_lowered *lowered;
+    pd_product *product;
+    const pd_activations *activations; // converts them, for this product and others
+    struct ggml_tensor *node;          // of the activations
+} step;
+
+struct pd_lowered {
+    pd_lowering *lowering;
+    struct ggml_context *ctx; // of the nodes added and the new graph
+    struct ggml_cgraph *graph;
+    pd_worker *workers; // [n_threads]
+    int32_t n_threads;
+    step *steps;
+    size_t n_steps;
+    int32_t n_lowered;
+};
+
+// A product is lowered when oneDNN's set-up is small against it; a few rows are what ggml's own kernels are
+// for.
+enum { LEAST_ROWS = 16, LEAST_WEIGHT_ROWS = 32, LEAST_MULTIPLICATIONS = 1 << 18 };
+
+__attribute__((format(printf, 3, 4))) static void say(const pd_lowering *lowering, pd_log_level level,
+                                                      const char *format, ...) {
+    if (!lowering->params.log) return;
+    char line[640];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    lowering->params.log(level, line, lowering->params.log_user);
+}
+
+// ---- one for each model ------------------------------------------------------------------------------------
+
+static pd_status choose(pd_lowering *lowering, pd_error *err) {
+    pd_error lack;
+    const pd_status status = pd_choose(lowering->cache, lowering->params.compute, &lowering->choice, &lack);
+    if (status == PD_OK) return PD_OK;
+    if (lowering->params.strict || status != PD_ERR_UNSUPPORTED)
+        return pd_fail(err, status, "%s", lack.message);
+    say(lowering, PD_LOG_WARNING, "%s; using %s", lack.message, lowering->choice.description);
+    return PD_OK;
+}
+
+pd_status pd_lowering_create(const pd_lowering_params *params, pd_lowering **out, pd_error *err) {
+    *out = NULL;
+    if (params->compute == PD_COMPUTE_GGML) return PD_OK;
+    pd_lowering *lowering = calloc(1, sizeof *lowering);
+    if (!lowering) return pd_fail_memory(err, sizeof *lowering, "the lowering");
+    lowering->params = *params;
+    pd_status status = pd_store_init(&lowering->store, err);
+    if (status != PD_OK) {
+        free(lowering);
+        return status;
+    }
+    status = pd_gemm_cache_create(&lowering->cache, err);
+    if (status == PD_OK) status = choose(lowering, err);
+    if (status != PD_OK) {
+        pd_lowering_free(lowering);
+        return status;
+    }
+    *out = lowering;
+    return PD_OK;
+}
+
+void pd_lowering_free(pd_lowering *lowering) {
+    if (!lowering) return;
+    pd_store_free(&lowering->store, lowering->cache);
+    pd_gemm_cache_free(lowering->cache);
+    free(lowering);
+}
+
+const char *pd_lowering_description(const pd_lowering *lowering) {
+    return lowering ? lowering->choice.description : "ggml";
+}
+
+size_t pd_lowering_packed_bytes(const pd_lowering *lowering) {
+    if (!lowering) return 0;
+    pd_store *store = (pd_store *)(uintptr_t)&lowering->store; // only its lock changes
+    pthread_mutex_lock(&store->mutex);
+    const size_t bytes = store->bytes;
+    pthread_mutex_unlock(&store->mutex);
+    return bytes;
+}
+
+// ---- which nodes -------------------------------------------------------------------------------------------
+
+static bool is_constant(const struct ggml_tensor *tensor) {
+    const struct ggml_tensor *owner = tensor->view_src ? tensor->view_src : tensor;
+    return owner->op == GGML_OP_NONE && tensor->data && owner->buffer &&
+           ggml_backend_buffer_get_usage(owner->buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
+}
+
+static bool has_adjacent(const struct ggml_tensor *tensor, int dimension) {
+    return tensor->nb[dimension] == ggml_type_size(tensor->type);
+}
+
+static bool is_readable(enum ggml_type type) {
+    return type == GGML_TYPE_F32 || ggml_get_type_traits(type)->to_float;
+}
+
+static bool is_product(const pd_lowering *lowering, const struct ggml_tensor *node) {
+    if (node->op != GGML_OP_MUL_MAT && node->op != GGML_OP_OUT_PROD) return false;
+    const struct ggml_tensor *weights = node->src[0], *source = node->src[1];
+    const bool outer = node->op == GGML_OP_OUT_PROD;
+    if (node->type != GGML_TYPE_F32 || source->type != GGML_TYPE_F32 || !is_readable(weights->type))
+        return false;
+    if (!has_adjacent(node, 0) || !has_adjacent(weights, 0)) return false;
+    if (!has_adjacent(source, 0) && !(outer && has_adjacent(source, 1))) return false;
+    if (node->ne[0] == 1 && node->nb[1] != sizeof(float))
+        return false; // a strided column: see PD_PANEL_LEAST
+    const int64_t m = node->ne[1], n = node->ne[0], k = weights->ne[outer ? 1 : 0];
+    if (lowering->params.everything) return m > 0 && n > 0 && k > 0;
+    return m >= LEAST_ROWS && n >= LEAST_ROWS && k >= LEAST_ROWS &&
+           (double)m * (double)n * (double)k >= LEAST_MULTIPLICATIONS;
+}
+
+static bool is_packable(const pd_lowering *lowering, const struct ggml_tensor *node) {
+    const struct ggml_tensor *weights = node->src[0];
+    return node->op == GGML_OP_MUL_MAT && is_constant(weights) && weights->ne[2] == 1 &&
+           weights->ne[3] == 1 && (node->ne[1] >= LEAST_WEIGHT_ROWS || lowering->params.everything);
+}
+
+static pd_number_kind kind_of(const pd_lowering *lowering, const struct ggml_tensor *node) {
+    if (!is_packable(lowering, node)) return lowering->choice.changing;
+    return ggml_is_quantized(node->src[0]->type) ? lowering->choice.quantised : lowering->choice.floating;
+}
+
+// f32 products read f32 weights where they lie.
+static bool wants_packing(const pd_lowering *lowering, const struct ggml_tensor *node, pd_number_kind kind) {
+    return is_packable(lowering, node) && !(kind == PD_NUMBER_F32 && node->src[0]->type == GGML_TYPE_F32);
+}
+
+// ---- packing -----------------------------------------------------------------------------------------------
+
+// What the machine keeps for everything else.
+static size_t reserve(size_t available) {
+    const size_t least = (size_t)512 << 20;
+    return available / 8 > least ? available / 8 : least;
+}
+
+// All constant weights of the graph, packed; with the store's mutex held.
+static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
+                      pd_worker *workers, pd_error *err) {
+    pd_store *store = &lowering->store;
+    if (store->full) return PD_OK;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        const struct ggml_tensor *node = ggml_graph_node(graph, i);
+        if (!is_product(lowering, node)) continue;
+        const pd_number_kind kind = kind_of(lowering, node);
+        if (!wants_packing(lowering, node, kind)) continue;
+        pd_packed *packed;
+        PD_TRY(pd_store_get(store, lowering->cache, node->src[0], kind, 0, lowering->choice.saturating,
+                            &packed, err));
+    }
+    const size_t wanted = pd_store_wanted(store), available = pd_memory_available();
+    if (wanted == 0) return PD_OK;
+    if (wanted > available || available - wanted < reserve(available)) {
+        return pd_fail(err, PD_ERR_MEMORY, "packed weights would take %zu MiB, and %zu MiB are free",
+                       wanted >> 20, available >> 20);
+    }
+    const size_t before = store->bytes;
+    PD_TRY(pd_store_fill(store, lowering->cache, params, workers, err));
+    say(lowering, PD_LOG_INFO, "packed %zu MiB of weights for %s", (store->bytes - before) >> 20,
+        lowering->choice.description);
+    return PD_OK;
+}
+
+static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *graph,
+                                   const pd_lower_params *params, pd_worker *workers, pd_error *err) {
+    pd_error lack = {0};
+    pthread_mutex_lock(&lowering->store.mutex);
+    pd_status status = pack(lowering, graph, params, workers, &lack);
+    if (status != PD_OK) pd_store_drop_empty(&lowering->store, lowering->cache);
+    if (status == PD_ERR_MEMORY && !lowering->params.strict) {
+        lowering->store.full = true;
+        say(lowering, PD_LOG_WARNING, "%s; weights not packed so far stay with ggml's kernels", lack.message);
+        status = PD_OK;
+    }
+    pthread_mutex_unlock(&lowering->store.mutex);
+    return status == PD_OK ? PD_OK : pd_fail(err, status, "%s", lack.message);
+}
+
+// ---- rewriting ---------------------------------------------------------------------------------------------
+
+static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) {
+    const step *s = user;
+    pd_product_run(s->product, &s->lowered->workers[ith], node->src[0], node->src[1], node, nth);
+}
+
+static void run_activations(struct ggml_tensor *node, int ith, int nth, void *user) {
+    const step *s = user;
+    pd_activations_fill(s->activations, node->src[0], node->data, ith, nth);
+}
+
+static step *add_step(pd_lowered *lowered) {
+    step *s = &lowered->steps[lowered->n_steps++];
+    s->lowered = lowered;
+    return s;
+}
+
+static struct ggml_tensor *custom(pd_lowered *lowered, enum ggml_type type, int64_t size,
+                                  struct ggml_tensor **sources, int n_sources, ggml_custom_op_t run,
+                                  step *s) {
+    return ggml_custom_4d(lowered->ctx, type, size, 1, 1, 1, sources, n_sources, run, GGML_N_TASKS_MAX, s);
+}
+
+// Makes `node` a custom one with these sources; its shape, place and name stay.
+static void rewrite(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor **sources,
+                    int n_sources, ggml_custom_op_t run, step *s) {
+    const struct ggml_tensor *model = custom(lowered, GGML_TYPE_F32, 1, sources, n_sources, run, s);
+    node->op = model->op;
+    memcpy(node->op_params, model->op_params, sizeof node->op_params);
+    memcpy(node->src, model->src, sizeof node->src);
+    lowered->n_lowered++;
+}
+
+// The node of these activations, shared with the products before.
+static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_tensor *source,
+                                            const pd_activations *plan) {
+    for (size_t i = lowered->n_steps; i-- > 0;) {
+        const step *s = &lowered->steps[i];
+        if (s->node && s->node->src[0] == source && s->activations->kind == plan->kind &&
+            s->activations->group == plan->group)
+            return s->node;
+    }
+    step *s = add_step(lowered);
+    s->activations = plan;
+    s->node =
+        custom(lowered, GGML_TYPE_I8, (int64_t)pd_activations_bytes(plan), &source, 1, run_activations, s);
+    return s->node;
+}
+
+static const pd_packed *find_packed(pd_lowering *lowering, const struct ggml_tensor *node,
+                                    pd_number_kind kind) {
+    if (!wants_packing(lowering, node, kind)) return NULL;
+    pthread_mutex_lock(&lowering->store.mutex);
+    const pd_packed *found = pd_store_find(&lowering->store, node->src[0], kind);
+    pthread_mutex_unlock(&lowering->store.mutex);
+    return found;
+}
+
+static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd_error *err) {
+    pd_lowering *lowering = lowered->lowering;
+    const pd_number_kind kind = kind_of(lowering, node);
+    const pd_packed *packed = find_packed(lowering, node, kind);
+    if (wants_packing(lowering, node, kind) && !packed) return PD_OK; // there was no memory for it
+    pd_product *product;
+    const pd_status status = pd_product_create(lowering->cache, node, kind, packed, &product, err);
+    if (status == PD_ERR_UNSUPPORTED) return PD_OK; // ggml computes it
+    PD_TRY(status);
+    step *s = add_step(lowered);
+    s->product = product;
+    size_t scratch, panel, tile;
+    pd_product_worker_bytes(product, &scratch, &panel, &tile);
+    for (int32_t i = 0; i < lowered->n_threads; i++)
+        PD_TRY(pd_worker_reserve(&lowered->workers[i], scratch, panel, tile, err));
+    const pd_activations *activations = pd_product_activations(product);
+    struct ggml_tensor *sources[2] = {node->src[0], node->src[1]};
+    if (activations) sources[1] = activations_node(lowered, node->src[1], activations);
+    rewrite(lowered, node, sources, 2, run_product, s);
+    return PD_OK;
+}
+
+static pd_status rewrite_nodes(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        struct ggml_tensor *node = ggml_graph_node(graph, i);
+        if (is_product(lowered->lowering, node)) PD_TRY(lower_product(lowered, node, err));
+    }
+    return PD_OK;
+}
+
+// The same nodes in the same order, with the added ones before those that read them.
+static void rebuild(pd_lowered *lowered, struct ggml_cgraph *graph) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++)
+        ggml_build_forward_expand(lowered->graph, ggml_graph_node(graph, i));
+}
+
+static pd_status lowered_init(pd_lowered *lowered, pd_lowering *lowering, struct ggml_cgraph *graph,
+                              const pd_lower_params *params, pd_error *err) {
+    lowered->lowering = lowering;
+    lowered->n_threads = params->n_threads;
+    // A node lowered has one template and at most one node added.
+    const size_t n_nodes = (size_t)ggml_graph_n_nodes(graph), size = (size_t)ggml_graph_size(graph) + n_nodes;
+    const size_t bytes = 2 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
+    lowered->ctx = ggml_init((struct ggml_init_params){.mem_size = bytes, .no_alloc = true});
+    lowered->steps = calloc(2 * n_nodes + 1, sizeof *lowered->steps);
+    lowered->workers = calloc((size_t)params->n_threads, sizeof *lowered->workers);
+    if (!lowered->ctx || !lowered->steps || !lowered->workers)
+        return pd_fail_memory(err, bytes, "a lowered graph");
+    lowered->graph = ggml_new_graph_custom(lowered->ctx, size, false);
+    for (int32_t i = 0; i < params->n_threads; i++)
+        PD_TRY(pd_worker_create(lowering->cache, &lowered->workers[i], err));
+    return PD_OK;
+}
+
+pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
+                   pd_lowered **out, pd_error *err) {
+    *out = NULL;
+    pd_lowered *lowered = calloc(1, sizeof *lowered);
+    if (!lowered) return pd_fail_memory(err, sizeof *lowered, "a lowered graph");
+    pd_status status = lowered_init(lowered, lowering, graph, params, err);
+    if (status == PD_OK) status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
+    if (status == PD_OK) status = rewrite_nodes(lowered, graph, err);
+    if (status != PD_OK) {
+        pd_lowered_free(lowered);
+        return status;
+    }
+    rebuild(lowered, graph);
+    *out = lowered;
+    return PD_OK;
+}
+
+struct ggml_cgraph *pd_lowered_graph(const pd_lowered *lowered) {
+    return lowered->graph;
+}
+
+int32_t pd_lowered_count(const pd_lowered *lowered) {
+    return lowered->n_lowered;
+}
+
+pd_status pd_lowered_check(const pd_lowered *lowered, pd_error *err) {
+    for (int32_t i = 0; i < lowered->n_threads; i++) {
+        const dnnl_status_t failed = lowered->workers[i].failed;
+        if (failed == dnnl_out_of_memory) return pd_fail(err, PD_ERR_MEMORY, "out of memory in oneDNN");
+        if (failed != dnnl_success) return pd_fail(err, PD_ERR_BACKEND, "oneDNN failed (%d)", (int)failed);
+    }
+    return PD_OK;
+}
+
+size_t pd_lowered_bytes(const pd_lowered *lowered) {
+    size_t bytes = 0;
+    for (int32_t i = 0; lowered && i < lowered->n_threads; i++) {
+        const pd_worker *w = &lowered->workers[i];
+        bytes += w->scratch_bytes + w->panel_bytes + w->tile_bytes;
+    }
+    return bytes;
+}
+
+void pd_lowered_free(pd_lowered *lowered) {
+    if (!lowered) return;
+    for (size_t i = 0; i < lowered->n_steps; i++)
+        pd_product_free(lowered->lowering->cache, lowered->steps[i].product);
+    for (int32_t i = 0; lowered->workers && i < lowered->n_threads; i++)
+        pd_worker_free(&lowered->workers[i]);
+    free(lowered->workers);
+    free(lowered->steps);
+    if (lowered->ctx) ggml_free(lowered->ctx);
+    free(lowered);
+}

@@ -1,0 +1,146 @@
+#include "onednn/packed.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Row counts of products differ; the layout is what oneDNN likes for a whole task.
+static pd_status choose_layout(pd_gemm_cache *cache, const pd_packed *packed, int64_t columns, int64_t group,
+                               const pd_gemm **like, pd_error *err) {
+    static const dnnl_data_type_t sources[] = {dnnl_f32, dnnl_bf16, dnnl_u8};
+    static const dnnl_data_type_t weights[] = {dnnl_f32, dnnl_bf16, dnnl_s8};
+    const pd_gemm_shape shape = {.m = PD_CHUNK_ROWS,
+                                 .n = columns,
+                                 .k = group,
+                                 .source_stride_m = packed->k,
+                                 .source_stride_k = 1,
+                                 .destination_stride_m = packed->n,
+                                 .source = sources[packed->kind],
+                                 .weights = weights[packed->kind],
+                                 .destination = packed->kind == PD_NUMBER_INT8 ? dnnl_s32 : dnnl_f32};
+    return pd_gemm_get(cache, &shape, like, err);
+}
+
+pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *source, pd_number_kind kind,
+                           int64_t group, bool saturating, pd_packed **out, pd_error *err) {
+    *out = NULL;
+    pd_packed *packed = calloc(1, sizeof *packed);
+    if (!packed) return pd_fail_memory(err, sizeof *packed, "packed weights");
+    packed->source = source;
+    packed->key = source->data;
+    packed->kind = kind;
+    packed->most = saturating ? 63 : 127;
+    packed->k = source->ne[0];
+    packed->n = source->ne[1];
+    packed->group = kind == PD_NUMBER_INT8 && group > 0 && group < packed->k ? group : packed->k;
+    packed->n_groups = (packed->k + packed->group - 1) / packed->group;
+    packed->n_panels = pd_panel_count(packed->n);
+    pd_status status = PD_OK;
+    for (int i = 0; i < 4 && status == PD_OK; i++) {
+        const int64_t panel = i & 1 ? packed->n_panels - 1 : 0, block = i & 2 ? packed->n_groups - 1 : 0;
+        status = choose_layout(cache, packed, pd_panel_columns(packed->n, panel),
+                               pd_packed_group(packed, block), &packed->like[i], err);
+        if (status == PD_OK) {
+            const size_t bytes = (pd_gemm_packed_bytes(packed->like[i]) + 63) / 64 * 64;
+            if (bytes > packed->block_bytes) packed->block_bytes = bytes;
+        }
+    }
+    if (status != PD_OK) {
+        pd_packed_free(cache, packed);
+        return status;
+    }
+    packed->panel_bytes = packed->block_bytes * (size_t)packed->n_groups;
+    *out = packed;
+    return PD_OK;
+}
+
+void pd_packed_free(pd_gemm_cache *cache, pd_packed *packed) {
+    if (!packed) return;
+    for (int i = 0; i < 4; i++)
+        pd_gemm_release(cache, packed->like[i]);
+    free(packed->data);
+    free(packed->scales);
+    free(packed->sums);
+    free(packed);
+}
+
+static size_t side_numbers(const pd_packed *packed) {
+    return packed->kind == PD_NUMBER_INT8 ? (size_t)(packed->n_groups * packed->n) : 0;
+}
+
+size_t pd_packed_bytes(const pd_packed *packed) {
+    return packed->panel_bytes * (size_t)packed->n_panels +
+           side_numbers(packed) * (sizeof(float) + sizeof(int32_t));
+}
+
+pd_status pd_packed_allocate(pd_packed *packed, pd_error *err) {
+    packed->data = pd_aligned_alloc(packed->panel_bytes * (size_t)packed->n_panels);
+    const size_t n = side_numbers(packed);
+    if (n > 0) {
+        packed->scales = malloc(n * sizeof *packed->scales);
+        packed->sums = malloc(n * sizeof *packed->sums);
+    }
+    if (!packed->data || (n > 0 && (!packed->scales || !packed->sums))) {
+        free(packed->data);
+        free(packed->scales);
+        free(packed->sums);
+        packed->data = NULL;
+        packed->scales = NULL;
+        packed->sums = NULL;
+        return pd_fail_memory(err, pd_packed_bytes(packed), "packed weights");
+    }
+    return PD_OK;
+}
+
+// A row in f32, then the panel's columns in the packed kind, plain; and a column's scales and sums.
+size_t pd_packed_worker_bytes(const pd_packed *packed) {
+    const size_t k = (size_t)packed->k, n_groups = (size_t)packed->n_groups;
+    return k * sizeof(float) + n_groups * (sizeof(float) + sizeof(int32_t)) +
+           k * PD_PANEL_MOST * pd_number_bytes(packed->kind);
+}
+
+const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t group) {
+    return packed->like[(panel == packed->n_panels - 1) + 2 * (group == packed->n_groups - 1)];
+}
+
+static void fill_panel(pd_packed *packed, pd_worker *worker, int64_t panel) {
+    const struct ggml_tensor *source = packed->source;
+    const int64_t k = packed->k, columns = pd_panel_columns(packed->n, panel), n_groups = packed->n_groups;
+    float *row = worker->panel, *scales = row + k;
+    int32_t *sums = (int32_t *)(scales + n_groups);
+    unsigned char *plain = (unsigned char *)(sums + n_groups);
+    const size_t number = pd_number_bytes(packed->kind);
+    for (int64_t j = 0; j < columns; j++) {
+        const int64_t column = panel * PD_PANEL_COLUMNS + j;
+        pd_rows_to_f32(source->type, (const char *)source->data + (size_t)column * source->nb[1], row, k);
+        void *to = plain + (size_t)(j * k) * number;
+        switch (packed->kind) {
+        case PD_NUMBER_F32:
+            memcpy(to, row, (size_t)k * number);
+            break;
+        case PD_NUMBER_BF16:
+            pd_rows_to_bf16(row, to, k);
+            break;
+        case PD_NUMBER_INT8:
+            pd_rows_to_s8(row, to, scales, sums, k, packed->group, packed->most);
+            for (int64_t g = 0; g < n_groups; g++) {
+                packed->scales[g * packed->n + column] = scales[g];
+                packed->sums[g * packed->n + column] = sums[g];
+            }
+            break;
+        }
+    }
+    for (int64_t g = 0; g < n_groups; g++) {
+        unsigned char *block =
+            packed->data + (size_t)panel * packed->panel_bytes + (size_t)g * packed->block_bytes;
+        pd_gemm_pack(pd_packed_like(packed, panel, g), worker, plain + (size_t)(g * packed->group) * number,
+                     1, k, block);
+    }
+}
+
+void pd_packed_fill(pd_packed *packed, pd_worker *worker) {
+    for (;;) {
+        const int64_t panel = atomic_fetch_add(&packed->next_panel, 1);
+        if (panel >= packed->n_panels) return;
+        fill_panel(packed, worker, panel);
+    }
+}

@@ -1,0 +1,69 @@
+// A weight matrix in the numbers and the layout its products want: converted once for each model, in panels
+// of columns that are tasks of a product, and shared by all sessions.
+#pragma once
+
+#include "onednn/gemm.h"
+#include "onednn/rows.h"
+
+#include <stdatomic.h>
+
+enum {
+    PD_PANEL_COLUMNS = 256, // a panel of 4,096 × 256 eight-bit weights is a mebibyte: the second-level cache
+    PD_PANEL_LEAST =
+        16, // narrower rests go with the panel before; oneDNN also errs on single strided columns
+    PD_PANEL_MOST = PD_PANEL_COLUMNS + PD_PANEL_LEAST,
+    PD_CHUNK_ROWS = 128, // activation rows of a task
+};
+
+// How n columns are cut: panels of PD_PANEL_COLUMNS but for the last.
+static inline int64_t pd_panel_count(int64_t n) {
+    return n < PD_PANEL_MOST ? 1 : (n - PD_PANEL_LEAST) / PD_PANEL_COLUMNS + 1;
+}
+static inline int64_t pd_panel_columns(int64_t n, int64_t panel) {
+    const int64_t left = n - panel * PD_PANEL_COLUMNS;
+    return left < PD_PANEL_MOST ? left : PD_PANEL_COLUMNS;
+}
+
+// Blocks of a panel: columns × groups of the inner dimension, which are one, except for int8 with finer
+// groups.
+typedef struct pd_packed {
+    const struct ggml_tensor *source; // [k, n]; while packing
+    const void *key;                  // its data
+    pd_number_kind kind;
+    int32_t most;           // int8: largest magnitude
+    int64_t k, n;           // inner dimension, columns
+    int64_t group;          // inner numbers that share a scale; k but for int8
+    int64_t n_groups;       // of them, the last maybe smaller
+    int64_t n_panels;       // pd_panel_count(n)
+    const pd_gemm *like[4]; // layout of a block: [last panel + 2 · last group]
+    size_t block_bytes, panel_bytes;
+    unsigned char *data; // [n_panels][n_groups] blocks
+    float *scales;       // int8: [n_groups][n]
+    int32_t *sums;       // int8: [n_groups][n]
+    bool ready;
+    atomic_int next_panel; // while packing
+} pd_packed;
+
+// Prepares an empty one and says in packed->… how large it will be. group: 0 for whole rows. saturating: the
+// CPU adds pairs of eight-bit products in sixteen bits, so weights take only seven. PD_ERR_UNSUPPORTED as
+// pd_gemm_get.
+pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *source, pd_number_kind kind,
+                           int64_t group, bool saturating, pd_packed **packed, pd_error *err);
+void pd_packed_free(pd_gemm_cache *cache, pd_packed *packed);
+// All its memory once it is filled.
+size_t pd_packed_bytes(const pd_packed *packed);
+pd_status pd_packed_allocate(pd_packed *packed, pd_error *err);
+// Bytes a packing worker must have for panel.
+size_t pd_packed_worker_bytes(const pd_packed *packed);
+// Fills panels until none is left; called by each thread of a team with its own worker.
+void pd_packed_fill(pd_packed *packed, pd_worker *worker);
+
+// Layout of block (panel, group), and its memory.
+const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t group);
+static inline const void *pd_packed_block(const pd_packed *packed, int64_t panel, int64_t group) {
+    return packed->data + (size_t)panel * packed->panel_bytes + (size_t)group * packed->block_bytes;
+}
+static inline int64_t pd_packed_group(const pd_packed *packed, int64_t group) {
+    const int64_t left = packed->k - group * packed->group;
+    return left < packed->group ? left : packed->group;
+}

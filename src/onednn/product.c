@@ -1,0 +1,286 @@
+#include "onednn/product.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Rows of a task when each panel of weights is converted on the way: long, so that a conversion serves many.
+enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
+
+struct pd_product {
+    pd_number_kind kind;
+    const pd_packed *packed;
+    bool outer;    // OUT_PROD: weights' rows run along the inner dimension
+    bool converts; // weights go through worker->panel
+    int64_t m, n, k, n_panels;
+    int64_t chunk, n_chunks, tasks_per_batch, n_tasks;
+    int64_t group, n_groups;
+    int64_t n2, n3, broadcast2, broadcast3;       // batches, and how many of them share weights
+    int64_t source_stride_m, source_stride_k;     // numbers
+    int64_t weights_stride_k, weights_stride_n;   // numbers, of what a task multiplies
+    size_t source_number, source_nb2, source_nb3; // bytes: one number, a step of each batch dimension
+    bool has_activations;
+    pd_activations activations;
+    const pd_gemm *gemms[8]; // [last chunk + 2 · narrow panel + 4 · short group]
+    size_t scratch_bytes;
+    atomic_int next_task, finished;
+};
+
+static int64_t ceiling(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+// Chunks of about `longest` rows, alike but for the last, in sizes that prompts of many lengths share.
+static void cut_rows(pd_product *p, int64_t longest) {
+    const int64_t n = ceiling(p->m, longest);
+    p->chunk = ceiling(ceiling(p->m, n), CHUNK_GRAIN) * CHUNK_GRAIN;
+    if (p->chunk > p->m) p->chunk = p->m;
+    p->n_chunks = ceiling(p->m, p->chunk);
+}
+
+static int64_t chunk_rows(const pd_product *p, int64_t chunk) {
+    const int64_t left = p->m - chunk * p->chunk;
+    return left < p->chunk ? left : p->chunk;
+}
+
+static int64_t group_size(const pd_product *p, int64_t group) {
+    const int64_t left = p->k - group * p->group;
+    return left < p->group ? left : p->group;
+}
+
+static void read_geometry(pd_product *p, const struct ggml_tensor *node) {
+    const struct ggml_tensor *weights = node->src[0];
+    p->outer = node->op == GGML_OP_OUT_PROD;
+    p->n = node->ne[0];
+    p->m = node->ne[1];
+    p->k = weights->ne[p->outer ? 1 : 0];
+    p->n2 = node->ne[2];
+    p->n3 = node->ne[3];
+    p->broadcast2 = p->n2 / weights->ne[2];
+    p->broadcast3 = p->n3 / weights->ne[3];
+    p->n_panels = pd_panel_count(p->n);
+    p->group = p->packed ? p->packed->group : p->k;
+    p->n_groups = p->packed ? p->packed->n_groups : 1;
+}
+
+// How a task finds its source: as it is, or as the activations' node leaves it.
+static void plan_source(pd_product *p, const struct ggml_tensor *source) {
+    int64_t stride[2] = {(int64_t)(source->nb[0] / sizeof(float)), (int64_t)(source->nb[1] / sizeof(float))};
+    p->source_number = sizeof(float);
+    p->source_nb2 = source->nb[2];
+    p->source_nb3 = source->nb[3];
+    p->has_activations = p->kind != PD_NUMBER_F32;
+    if (p->has_activations) {
+        pd_activations *a = &p->activations;
+        pd_activations_plan(source, p->kind, p->packed ? p->packed->group : 0, a);
+        p->source_number = pd_number_bytes(p->kind);
+        p->source_nb2 = (size_t)(a->rows * a->stride) * p->source_number;
+        p->source_nb3 = p->source_nb2 * (size_t)source->ne[2];
+        stride[a->transposed ? 1 : 0] = 1;
+        stride[a->transposed ? 0 : 1] = a->stride;
+    }
+    p->source_stride_m = stride[p->outer ? 0 : 1];
+    p->source_stride_k = stride[p->outer ? 1 : 0];
+}
+
+static void plan_weights(pd_product *p, const struct ggml_tensor *weights) {
+    const enum ggml_type own = p->kind == PD_NUMBER_F32 ? GGML_TYPE_F32 : GGML_TYPE_BF16;
+    p->converts = !p->packed && weights->type != own;
+    if (p->packed) return;
+    const int64_t number = (int64_t)ggml_type_size(weights->type);
+    if (p->converts) {
+        p->weights_stride_k = p->outer ? PD_PANEL_MOST : 1;
+        p->weights_stride_n = p->outer ? 1 : p->k;
+    } else {
+        const int64_t stride[2] = {(int64_t)weights->nb[0] / number, (int64_t)weights->nb[1] / number};
+        p->weights_stride_k = stride[p->outer ? 1 : 0];
+        p->weights_stride_n = stride[p->outer ? 0 : 1];
+    }
+}
+
+static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggml_tensor *node,
+                           pd_error *err) {
+    static const dnnl_data_type_t sources[] = {dnnl_f32, dnnl_bf16, dnnl_u8};
+    static const dnnl_data_type_t weights[] = {dnnl_f32, dnnl_bf16, dnnl_s8};
+    const bool int8 = p->kind == PD_NUMBER_INT8;
+    for (int i = 0; i < 8; i++) {
+        const int64_t chunk = i & 1 ? p->n_chunks - 1 : 0, panel = i & 2 ? p->n_panels - 1 : 0,
+                      group = i & 4 ? p->n_groups - 1 : 0;
+        const pd_gemm_shape shape = {.m = chunk_rows(p, chunk),
+                                     .n = pd_panel_columns(p->n, panel),
+                                     .k = group_size(p, group),
+                                     .source_stride_m = p->source_stride_m,
+                                     .source_stride_k = p->source_stride_k,
+                                     .weights_stride_k = p->weights_stride_k,
+                                     .weights_stride_n = p->weights_stride_n,
+                                     .packed_like =
+                                         p->packed ? pd_packed_like(p->packed, panel, group) : NULL,
+                                     .destination_stride_m = int8 ? pd_panel_columns(p->n, panel)
+                                                                  : (int64_t)(node->nb[1] / sizeof(float)),
+                                     .source = sources[p->kind],
+                                     .weights = weights[p->kind],
+                                     .destination = int8 ? dnnl_s32 : dnnl_f32};
+        PD_TRY(pd_gemm_get(cache, &shape, &p->gemms[i], err));
+        const size_t bytes = pd_gemm_scratch_bytes(p->gemms[i]);
+        if (bytes > p->scratch_bytes) p->scratch_bytes = bytes;
+    }
+    return PD_OK;
+}
+
+pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node, pd_number_kind kind,
+                            const pd_packed *packed, pd_product **out, pd_error *err) {
+    *out = NULL;
+    pd_product *p = calloc(1, sizeof *p);
+    if (!p) return pd_fail_memory(err, sizeof *p, "a lowered product");
+    p->kind = kind;
+    p->packed = packed;
+    read_geometry(p, node);
+    plan_source(p, node->src[1]);
+    plan_weights(p, node->src[0]);
+    cut_rows(p, p->converts ? LONG_CHUNK_ROWS : PD_CHUNK_ROWS);
+    // A converted panel serves all its chunks in one task.
+    p->tasks_per_batch = p->n_panels * (p->converts ? 1 : p->n_chunks);
+    p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;
+    const pd_status status = p->n_tasks > INT32_MAX / 2
+                                 ? pd_fail(err, PD_ERR_UNSUPPORTED, "a matrix product of too many parts")
+                                 : get_gemms(cache, p, node, err);
+    if (status != PD_OK) {
+        pd_product_free(cache, p);
+        return status;
+    }
+    *out = p;
+    return PD_OK;
+}
+
+void pd_product_free(pd_gemm_cache *cache, pd_product *p) {
+    if (!p) return;
+    for (int i = 0; i < 8; i++)
+        pd_gemm_release(cache, p->gemms[i]);
+    free(p);
+}
+
+const pd_activations *pd_product_activations(const pd_product *p) {
+    return p->has_activations ? &p->activations : NULL;
+}
+
+// A converted panel in the product's numbers, behind a row of it in f32.
+static int64_t panel_row(const pd_product *p) {
+    return p->outer ? PD_PANEL_MOST : p->k;
+}
+
+void pd_product_worker_bytes(const pd_product *p, size_t *scratch, size_t *panel, size_t *tile) {
+    *scratch = p->scratch_bytes;
+    *panel = p->converts ? (size_t)panel_row(p) * sizeof(float) +
+                               (size_t)(p->k * PD_PANEL_MOST) * pd_number_bytes(p->kind)
+                         : 0;
+    *tile = p->kind == PD_NUMBER_INT8 ? (size_t)(p->chunk * PD_PANEL_MOST) * sizeof(int32_t) : 0;
+}
+
+static void convert_row(const pd_product *p, enum ggml_type type, const void *from, float *row, void *to,
+                        int64_t n) {
+    if (p->kind == PD_NUMBER_F32) {
+        pd_rows_to_f32(type, from, to, n);
+    } else if (type == GGML_TYPE_F32) {
+        pd_rows_to_bf16(from, to, n);
+    } else {
+        pd_rows_to_f32(type, from, row, n);
+        pd_rows_to_bf16(row, to, n);
+    }
+}
+
+// Columns of `weights` (one batch of them) as a plain matrix in worker->panel.
+static const void *convert_panel(const pd_product *p, pd_worker *worker, const struct ggml_tensor *weights,
+                                 const char *data, int64_t panel) {
+    float *row = worker->panel;
+    char *plain = (char *)(row + panel_row(p));
+    const size_t number = pd_number_bytes(p->kind);
+    const int64_t first = panel * PD_PANEL_COLUMNS, columns = pd_panel_columns(p->n, panel);
+    if (p->outer) {
+        const size_t offset = ggml_row_size(weights->type, first);
+        for (int64_t i = 0; i < p->k; i++) {
+            convert_row(p, weights->type, data + (size_t)i * weights->nb[1] + offset, row,
+                        plain + (size_t)(i * PD_PANEL_MOST) * number, columns);
+        }
+    } else {
+        for (int64_t j = 0; j < columns; j++) {
+            convert_row(p, weights->type, data + (size_t)(first + j) * weights->nb[1], row,
+                        plain + (size_t)(j * p->k) * number, p->k);
+        }
+    }
+    return plain;
+}
+
+typedef struct {
+    int64_t batch, panel, chunk;
+    const char *source;  // of the chunk's first row
+    const void *weights; // of the panel; packed ones are found by their groups
+    char *destination;   // of the chunk and panel
+    size_t row_bytes;    // of the destination
+} task;
+
+static void run_int8(const pd_product *p, pd_worker *worker, const task *t, const void *activations) {
+    const int64_t rows = chunk_rows(p, t->chunk), first_row = t->chunk * p->chunk;
+    const int64_t columns = pd_panel_columns(p->n, t->panel), first = t->panel * PD_PANEL_COLUMNS;
+    const float *scales =
+        pd_activations_scales(&p->activations, activations, t->batch) + first_row * p->n_groups;
+    const int last_chunk = t->chunk == p->n_chunks - 1, last_panel = t->panel == p->n_panels - 1;
+    for (int64_t g = 0; g < p->n_groups; g++) {
+        const int last_group = g == p->n_groups - 1;
+        pd_gemm_run(p->gemms[last_chunk + 2 * last_panel + 4 * last_group], worker, t->source + g * p->group,
+                    pd_packed_block(p->packed, t->panel, g), worker->tile);
+        const int32_t *products = worker->tile; // [rows, columns]
+        for (int64_t r = 0; r < rows; r++) {
+            pd_rows_from_s32(products + r * columns, (float *)(t->destination + (size_t)r * t->row_bytes),
+                             scales[r * p->n_groups + g], p->packed->scales + g * p->n + first,
+                             p->packed->sums + g * p->n + first, columns, g > 0);
+        }
+    }
+}
+
+static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, const void *source) {
+    if (p->kind == PD_NUMBER_INT8) {
+        run_int8(p, worker, t, source);
+        return;
+    }
+    const int last_chunk = t->chunk == p->n_chunks - 1, last_panel = t->panel == p->n_panels - 1;
+    const void *weights = p->packed ? pd_packed_block(p->packed, t->panel, 0) : t->weights;
+    pd_gemm_run(p->gemms[last_chunk + 2 * last_panel], worker, t->source, weights, t->destination);
+}
+
+static void run_task(const pd_product *p, pd_worker *worker, int64_t index, const struct ggml_tensor *weights,
+                     const void *source, const struct ggml_tensor *destination) {
+    const int64_t batch = index / p->tasks_per_batch, i2 = batch % p->n2, i3 = batch / p->n2;
+    const int64_t within = index % p->tasks_per_batch, n_chunks = p->converts ? 1 : p->n_chunks;
+    task t = {.batch = batch, .panel = within / n_chunks, .row_bytes = destination->nb[1]};
+    const char *matrix = (const char *)weights->data + (size_t)(i2 / p->broadcast2) * weights->nb[2] +
+                         (size_t)(i3 / p->broadcast3) * weights->nb[3];
+    if (p->converts) {
+        t.weights = convert_panel(p, worker, weights, matrix, t.panel);
+    } else if (!p->packed) {
+        const size_t column = weights->nb[p->outer ? 0 : 1];
+        t.weights = matrix + (size_t)(t.panel * PD_PANEL_COLUMNS) * column;
+    }
+    const int64_t from = p->converts ? 0 : within % n_chunks, to = p->converts ? p->n_chunks : from + 1;
+    for (t.chunk = from; t.chunk < to; t.chunk++) {
+        const int64_t row = t.chunk * p->chunk;
+        t.source = (const char *)source + (size_t)i3 * p->source_nb3 + (size_t)i2 * p->source_nb2 +
+                   (size_t)(row * p->source_stride_m) * p->source_number;
+        t.destination = (char *)destination->data + (size_t)i3 * destination->nb[3] +
+                        (size_t)i2 * destination->nb[2] + (size_t)row * destination->nb[1] +
+                        (size_t)(t.panel * PD_PANEL_COLUMNS) * sizeof(float);
+        run_chunk(p, worker, &t, source);
+    }
+}
+
+void pd_product_run(pd_product *p, pd_worker *worker, const struct ggml_tensor *weights,
+                    const struct ggml_tensor *source, struct ggml_tensor *destination, int nth) {
+    for (;;) {
+        const int index = atomic_fetch_add(&p->next_task, 1);
+        if (index >= p->n_tasks) break;
+        run_task(p, worker, index, weights, source->data, destination);
+    }
+    // The last to leave sets the counters back; all have left before anyone comes again.
+    if (atomic_fetch_add(&p->finished, 1) + 1 == nth) {
+        atomic_store(&p->finished, 0);
+        atomic_store(&p->next_task, 0);
+    }
+}

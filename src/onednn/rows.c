@@ -1,0 +1,136 @@
+#include "onednn/rows.h"
+
+#include "onednn/clones.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+PD_CLONES
+void pd_rows_to_bf16(const float *restrict from, uint16_t *restrict to, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &from[i], sizeof bits);
+        // NaN must stay one: rounding could carry its mantissa over.
+        const uint32_t rounded =
+            (bits & 0x7fffffffU) > 0x7f800000U ? bits | 0x400000U : bits + 0x7fffU + ((bits >> 16) & 1U);
+        to[i] = (uint16_t)(rounded >> 16);
+    }
+}
+
+// The largest magnitude, as the bits of a float: those of non-negative floats are ordered like integers, with
+// infinity and NaN on top.
+PD_CLONES
+static int32_t largest_bits(const float *from, int64_t n) {
+    int32_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, &from[i], sizeof bits);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    return most;
+}
+
+// Adding and taking away 1.5 · 2²³ rounds to the nearest integer, ties to even, in the numbers' own lanes.
+static const float rounder = 12582912.0F;
+
+PD_CLONES
+static void round_to_u8(const float *restrict from, uint8_t *restrict to, float inverse, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const float rounded = from[i] * inverse + rounder;
+        int32_t bits;
+        memcpy(&bits, &rounded, sizeof bits);
+        to[i] = (uint8_t)(bits + PD_ACTIVATION_ZERO);
+    }
+}
+
+PD_CLONES
+static int32_t round_to_s8(const float *restrict from, int8_t *restrict to, float inverse, int64_t n) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const float rounded = from[i] * inverse + rounder;
+        int32_t bits;
+        memcpy(&bits, &rounded, sizeof bits);
+        const int8_t value = (int8_t)(uint8_t)bits;
+        to[i] = value;
+        sum += value;
+    }
+    return sum;
+}
+
+// What a group's numbers are multiplied by, and the scale that undoes it. A group that holds an infinity or
+// NaN has NaN for a scale: the product must show it.
+static float choose_scale(const float *from, int64_t n, int32_t limit, float *scale) {
+    const int32_t bits = largest_bits(from, n);
+    float most;
+    memcpy(&most, &bits, sizeof most);
+    if (!(most <= FLT_MAX)) {
+        *scale = NAN;
+        return 0.0F;
+    }
+    *scale = most / (float)limit;
+    const float inverse = (float)limit / most;
+    return inverse <= FLT_MAX ? inverse : 0.0F; // zeros, or as good as
+}
+
+void pd_rows_to_u8(const float *from, uint8_t *to, float *scales, int64_t n, int64_t group) {
+    for (int64_t start = 0; start < n; start += group) {
+        const int64_t count = n - start < group ? n - start : group;
+        const float inverse = choose_scale(from + start, count, 127, &scales[start / group]);
+        if (inverse == 0.0F) {
+            memset(to + start, PD_ACTIVATION_ZERO, (size_t)count);
+        } else {
+            round_to_u8(from + start, to + start, inverse, count);
+        }
+    }
+}
+
+void pd_rows_to_s8(const float *from, int8_t *to, float *scales, int32_t *sums, int64_t n, int64_t group,
+                   int32_t most) {
+    for (int64_t start = 0; start < n; start += group) {
+        const int64_t count = n - start < group ? n - start : group, g = start / group;
+        const float inverse = choose_scale(from + start, count, most, &scales[g]);
+        if (inverse == 0.0F) {
+            memset(to + start, 0, (size_t)count);
+            sums[g] = 0;
+        } else {
+            sums[g] = round_to_s8(from + start, to + start, inverse, count);
+        }
+    }
+}
+
+PD_CLONES
+static void scale_s32(const int32_t *restrict products, float *restrict destination, float activation_scale,
+                      const float *restrict weight_scales, const int32_t *restrict sums, int64_t n) {
+    for (int64_t j = 0; j < n; j++) {
+        destination[j] =
+            (float)(products[j] - PD_ACTIVATION_ZERO * sums[j]) * (activation_scale * weight_scales[j]);
+    }
+}
+
+PD_CLONES
+static void add_s32(const int32_t *restrict products, float *restrict destination, float activation_scale,
+                    const float *restrict weight_scales, const int32_t *restrict sums, int64_t n) {
+    for (int64_t j = 0; j < n; j++) {
+        destination[j] +=
+            (float)(products[j] - PD_ACTIVATION_ZERO * sums[j]) * (activation_scale * weight_scales[j]);
+    }
+}
+
+void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,
+                      const float *weight_scales, const int32_t *sums, int64_t n, bool accumulate) {
+    if (accumulate) {
+        add_s32(products, destination, activation_scale, weight_scales, sums, n);
+    } else {
+        scale_s32(products, destination, activation_scale, weight_scales, sums, n);
+    }
+}
+
+void pd_rows_to_f32(enum ggml_type type, const void *from, float *to, int64_t n) {
+    if (type == GGML_TYPE_F32) {
+        memcpy(to, from, (size_t)n * sizeof *to);
+    } else {
+        ggml_get_type_traits(type)->to_float(from, to, n);
+    }
+}

@@ -1,0 +1,318 @@
+// Every lowered product against ggml's own, over many shapes, in the manner of ggml's test-backend-ops.
+#include "base/random.h"
+#include "model/backend.h"
+#include "onednn/lowering.h"
+
+#include <ggml-alloc.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h> // wants the above
+
+enum { N_THREADS = 2 };
+
+static pd_backend backend;
+static atomic_bool cancel;
+
+// ---- one case ----------------------------------------------------------------------------------------------
+
+typedef enum { PLAIN, PADDED, PERMUTED, TRANSPOSED } view_kind;
+
+typedef struct {
+    enum ggml_op op; // MUL_MAT or OUT_PROD
+    enum ggml_type type;
+    int64_t m, n, k;
+    int64_t batch2, batch3, share2, share3; // `share` batches of the source read the same weights
+    view_kind weights_view, source_view;
+    bool changing; // the weights are no constants
+} product_case;
+
+// Tolerances of the kind: relative to the norm of the result.
+static const struct {
+    pd_compute_type compute;
+    const char *name;
+    double tolerance;
+} computes[] = {
+    {PD_COMPUTE_F32, "f32", 1e-5},
+    {PD_COMPUTE_BF16, "bf16", 1e-2},
+    {PD_COMPUTE_INT8, "int8", 3e-2},
+};
+
+// A matrix of `type`, [a, b, c, d], that lies in memory as `view` says.
+static struct ggml_tensor *matrix(struct ggml_context *ctx, enum ggml_type type, int64_t a, int64_t b,
+                                  int64_t c, int64_t d, view_kind view) {
+    switch (view) {
+    case PADDED: { // rows with a gap behind them
+        const int64_t gap = ggml_blck_size(type) > 1 ? ggml_blck_size(type) : 7;
+        struct ggml_tensor *base = ggml_new_tensor_4d(ctx, type, a + gap, b, c, d);
+        return ggml_view_4d(ctx, base, a, b, c, d, base->nb[1], base->nb[2], base->nb[3], 0);
+    }
+    case PERMUTED: // heads beside each other in a row, as attention has them
+        return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, a, c, b, d), 0, 2, 1, 3);
+    case TRANSPOSED:
+        return ggml_transpose(ctx, ggml_new_tensor_4d(ctx, type, b, a, c, d));
+    case PLAIN:
+        break;
+    }
+    return ggml_new_tensor_4d(ctx, type, a, b, c, d);
+}
+
+static struct ggml_tensor *owner(struct ggml_tensor *tensor) {
+    return tensor->view_src ? tensor->view_src : tensor;
+}
+
+// Random numbers, with now and then a large one, as activations have.
+static void fill(struct ggml_tensor *tensor, uint64_t seed) {
+    tensor = owner(tensor);
+    const int64_t n = ggml_nelements(tensor);
+    float *numbers = malloc((size_t)n * sizeof *numbers);
+    assert_non_null(numbers);
+    for (int64_t i = 0; i < n; i++)
+        numbers[i] = (float)(2.0 * pd_random_uniform(&seed) - 1.0) * (i % 97 == 0 ? 3.0F : 1.0F);
+    if (tensor->type == GGML_TYPE_F32) {
+        ggml_backend_tensor_set(tensor, numbers, 0, ggml_nbytes(tensor));
+    } else {
+        void *quantised = malloc(ggml_nbytes(tensor));
+        assert_non_null(quantised);
+        float *importance = malloc((size_t)tensor->ne[0] * sizeof *importance); // some types want it
+        assert_non_null(importance);
+        for (int64_t i = 0; i < tensor->ne[0]; i++)
+            importance[i] = 1.0F;
+        ggml_quantize_chunk(tensor->type, numbers, quantised, 0, n / tensor->ne[0], tensor->ne[0],
+                            importance);
+        ggml_backend_tensor_set(tensor, quantised, 0, ggml_nbytes(tensor));
+        free(importance);
+        free(quantised);
+    }
+    free(numbers);
+}
+
+typedef struct {
+    struct ggml_context *ctx;
+    ggml_backend_buffer_t weights_buffer;
+    ggml_gallocr_t allocator; // of everything else
+    struct ggml_tensor *weights, *source, *result;
+    struct ggml_cgraph *graph;
+} problem;
+
+// The case's graph; the same seed gives the same numbers. as_f32: with the weights widened first.
+static void make(problem *p, const product_case *c, bool as_f32) {
+    const bool outer = c->op == GGML_OP_OUT_PROD;
+    p->ctx = ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
+    struct ggml_tensor *w = matrix(p->ctx, c->type, outer ? c->n : c->k, outer ? c->k : c->n,
+                                   c->batch2 / c->share2, c->batch3 / c->share3, c->weights_view);
+    p->weights_buffer = ggml_backend_alloc_ctx_tensors(p->ctx, backend.cpu);
+    assert_non_null(p->weights_buffer);
+    if (!c->changing) ggml_backend_buffer_set_usage(p->weights_buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    fill(w, 1);
+    p->weights = w;
+    p->source = matrix(p->ctx, GGML_TYPE_F32, outer ? c->m : c->k, outer ? c->k : c->m, c->batch2, c->batch3,
+                       c->source_view);
+    ggml_set_input(owner(p->source));
+    ggml_set_output(owner(p->source)); // its memory stays its own: it is read twice
+    if (as_f32 && c->type != GGML_TYPE_F32) w = ggml_cast(p->ctx, w, GGML_TYPE_F32);
+    p->result = outer ? ggml_out_prod(p->ctx, w, p->source) : ggml_mul_mat(p->ctx, w, p->source);
+    p->graph = ggml_new_graph(p->ctx);
+    ggml_build_forward_expand(p->graph, p->result);
+}
+
+static void free_problem(problem *p) {
+    ggml_gallocr_free(p->allocator);
+    ggml_backend_buffer_free(p->weights_buffer);
+    ggml_free(p->ctx);
+}
+
+// Computes `graph` and returns a copy of the result.
+static float *compute(problem *p, struct ggml_cgraph *graph) {
+    if (!p->allocator) {
+        p->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend.cpu));
+        assert_true(ggml_gallocr_alloc_graph(p->allocator, graph));
+        fill(p->source, 2);
+    }
+    memset(p->result->data, 0xff, ggml_nbytes(p->result));
+    assert_int_equal(ggml_backend_graph_compute(backend.cpu, graph), GGML_STATUS_SUCCESS);
+    float *result = malloc(ggml_nbytes(p->result));
+    assert_non_null(result);
+    memcpy(result, p->result->data, ggml_nbytes(p->result));
+    return result;
+}
+
+static double relative_error(const float *a, const float *reference, int64_t n) {
+    double difference = 0.0, norm = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        difference += ((double)a[i] - reference[i]) * ((double)a[i] - reference[i]);
+        norm += (double)reference[i] * reference[i];
+    }
+    return norm > 0.0 ? sqrt(difference / norm) : sqrt(difference);
+}
+
+static void describe(const product_case *c, char *text, size_t size) {
+    static const char *const views[] = {"plain", "padded", "permuted", "transposed"};
+    snprintf(text, size, "%s %s%s m %d n %d k %d batch %dx%d share %dx%d weights %s source %s",
+             ggml_op_name(c->op), ggml_type_name(c->type), c->changing ? " changing" : "", (int)c->m,
+             (int)c->n, (int)c->k, (int)c->batch2, (int)c->batch3, (int)c->share2, (int)c->share3,
+             views[c->weights_view], views[c->source_view]);
+}
+
+static pd_lowering *create(pd_compute_type type) {
+    const pd_lowering_params params = {.compute = type, .strict = true, .everything = true};
+    pd_lowering *lowering;
+    pd_error err;
+    const pd_status status = pd_lowering_create(&params, &lowering, &err);
+    if (status == PD_ERR_UNSUPPORTED) return NULL;
+    if (status != PD_OK) print_error("%s\n", err.message);
+    assert_int_equal(status, PD_OK);
+    return lowering;
+}
+
+static const pd_lower_params *params(void) {
+    static pd_lower_params p;
+    p = (pd_lower_params){.cpu = backend.cpu, .n_threads = N_THREADS};
+    return &p;
+}
+
+static void run_case(pd_lowering *lowering, const product_case *c, double tolerance) {
+    char name[256];
+    describe(c, name, sizeof name);
+    problem plain = {0}, lowered = {0};
+    make(&plain, c, true);
+    float *reference = compute(&plain, plain.graph);
+    make(&lowered, c, false);
+    pd_lowered *handle;
+    pd_error err = {0};
+    const pd_status status = pd_lower(lowering, lowered.graph, params(), &handle, &err);
+    if (status != PD_OK) print_error("%s: %s\n", name, err.message);
+    assert_int_equal(status, PD_OK);
+    if (pd_lowered_count(handle) != 1) print_error("not lowered: %s\n", name);
+    assert_int_equal(pd_lowered_count(handle), 1);
+    float *result = compute(&lowered, pd_lowered_graph(handle));
+    assert_int_equal(pd_lowered_check(handle, &err), PD_OK);
+    const double error = relative_error(result, reference, ggml_nelements(lowered.result));
+    if (!(error <= tolerance)) print_error("%s: error %.3g, allowed %.3g\n", name, error, tolerance);
+    assert_true(error <= tolerance);
+    // Once more: nothing of the first run may be left.
+    float *again = compute(&lowered, pd_lowered_graph(handle));
+    assert_memory_equal(again, result, ggml_nbytes(lowered.result));
+    pd_lowered_free(handle);
+    free(again);
+    free(result);
+    free(reference);
+    free_problem(&lowered);
+    free_problem(&plain);
+}
+
+// ---- the cases ---------------------------------------------------------------------------------------------
+
+// Packed weights are found by where they lie, which one case may share with the next: each has a lowering of
+// its own.
+static void run_cases(const product_case *cases, size_t n) {
+    for (size_t i = 0; i < sizeof computes / sizeof *computes; i++) {
+        for (size_t j = 0; j < n; j++) {
+            pd_lowering *lowering = create(computes[i].compute);
+            if (!lowering) break; // not on this CPU: main says so
+            run_case(lowering, &cases[j], computes[i].tolerance);
+            pd_lowering_free(lowering);
+        }
+    }
+}
+
+static product_case simple(enum ggml_type type, int64_t m, int64_t n, int64_t k) {
+    return (product_case){GGML_OP_MUL_MAT, type, m, n, k, 1, 1, 1, 1, PLAIN, PLAIN, false};
+}
+
+static void shapes(void **state) {
+    (void)state;
+    static const int64_t sizes[][3] = {
+        {1, 1, 1},       {1, 300, 64},   {2, 1, 5},       {7, 13, 1},      {33, 65, 129},
+        {64, 256, 64},   {128, 512, 96}, {129, 257, 63},  {130, 256, 300}, {255, 31, 1000},
+        {257, 768, 256}, {641, 100, 40}, {16, 300, 4097}, {300, 1, 7},     {3, 40, 5000},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        product_case cases[2];
+        cases[0] = cases[1] = simple(GGML_TYPE_F32, sizes[i][0], sizes[i][1], sizes[i][2]);
+        cases[1].type = GGML_TYPE_F16;
+        run_cases(cases, 2);
+    }
+}
+
+static void weight_types(void **state) {
+    (void)state;
+    for (int type = 0; type < GGML_TYPE_COUNT; type++) {
+        const struct ggml_type_traits *traits = ggml_get_type_traits((enum ggml_type)type);
+        const bool is_float = type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+        if (!is_float && !(traits->is_quantized && traits->to_float)) continue;
+        if (type == GGML_TYPE_Q8_1 || type == GGML_TYPE_Q8_K) continue; // ggml's own scratch types
+        if (traits->blck_size == 0 || !traits->type_name) continue;     // retired
+        const product_case cases[] = {
+            simple((enum ggml_type)type, 150, 265, 512),
+            {GGML_OP_MUL_MAT, (enum ggml_type)type, 600, 37, 256, 1, 1, 1, 1, PLAIN, PADDED, true},
+        };
+        run_cases(cases, sizeof cases / sizeof *cases);
+    }
+}
+
+static void views_and_batches(void **state) {
+    (void)state;
+    const product_case cases[] = {
+        {GGML_OP_MUL_MAT, GGML_TYPE_F32, 40, 50, 60, 3, 2, 1, 1, PLAIN, PLAIN, true},
+        {GGML_OP_MUL_MAT, GGML_TYPE_F32, 40, 50, 60, 8, 2, 4, 2, PLAIN, PLAIN, true},
+        {GGML_OP_MUL_MAT, GGML_TYPE_F16, 77, 300, 64, 32, 1, 8, 1, PERMUTED, PERMUTED, true},
+        {GGML_OP_MUL_MAT, GGML_TYPE_BF16, 77, 300, 64, 4, 1, 2, 1, PERMUTED, PERMUTED, true},
+        {GGML_OP_MUL_MAT, GGML_TYPE_F32, 129, 129, 65, 6, 1, 3, 1, PERMUTED, PADDED, true},
+        {GGML_OP_MUL_MAT, GGML_TYPE_F32, 33, 300, 65, 1, 1, 1, 1, PADDED, PADDED, false},
+        {GGML_OP_MUL_MAT, GGML_TYPE_Q4_0, 33, 300, 64, 2, 1, 2, 1, PADDED, PADDED, false},
+        {GGML_OP_MUL_MAT, GGML_TYPE_Q8_0, 33, 300, 64, 4, 1, 2, 1, PLAIN, PADDED, false},
+    };
+    run_cases(cases, sizeof cases / sizeof *cases);
+}
+
+// What ggml's backward pass is made of.
+static void outer_products(void **state) {
+    (void)state;
+    const product_case cases[] = {
+        {GGML_OP_OUT_PROD, GGML_TYPE_F32, 1, 1, 1, 1, 1, 1, 1, PLAIN, PLAIN, true},
+        {GGML_OP_OUT_PROD, GGML_TYPE_F32, 70, 300, 33, 1, 1, 1, 1, PLAIN, PLAIN, true},
+        {GGML_OP_OUT_PROD, GGML_TYPE_F32, 300, 70, 170, 1, 1, 1, 1, PLAIN, TRANSPOSED, true},
+        {GGML_OP_OUT_PROD, GGML_TYPE_F32, 129, 257, 63, 4, 3, 2, 1, PLAIN, PLAIN, true},
+        {GGML_OP_OUT_PROD, GGML_TYPE_F32, 65, 64, 63, 8, 1, 4, 1, PLAIN, TRANSPOSED, true},
+        {GGML_OP_OUT_PROD, GGML_TYPE_F32, 600, 200, 100, 1, 1, 1, 1, PADDED, PADDED, true},
+        {GGML_OP_OUT_PROD, GGML_TYPE_Q4_0, 100, 320, 40, 1, 1, 1, 1, PLAIN, PLAIN, false},
+        {GGML_OP_OUT_PROD, GGML_TYPE_Q4_K, 100, 512, 40, 1, 1, 1, 1, PLAIN, TRANSPOSED, true},
+    };
+    run_cases(cases, sizeof cases / sizeof *cases);
+}
+
+static int start(void **state) {
+    (void)state;
+    atomic_store(&cancel, false);
+    if (pd_backend_create(pd_device_cpu(), N_THREADS, &cancel, &backend, NULL) != PD_OK) return -1;
+    for (size_t i = 0; i < sizeof computes / sizeof *computes; i++) {
+        pd_lowering *lowering = create(computes[i].compute);
+        if (!lowering) print_message("%s: skipped, not on this CPU\n", computes[i].name);
+        pd_lowering_free(lowering);
+    }
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    pd_backend_free(&backend);
+    return 0;
+}
+
+int main(void) {
+    if (getenv("PD_TEST_ONLY")) cmocka_set_test_filter(getenv("PD_TEST_ONLY")); // "shapes", …
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(weight_types),
+        cmocka_unit_test(views_and_batches),
+        cmocka_unit_test(outer_products),
+    };
+    return cmocka_run_group_tests(tests, start, stop);
+}
