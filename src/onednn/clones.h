@@ -10,8 +10,9 @@
 #define PD_SANITIZED 1
 #endif
 
-// Before a function whose loops the compiler turns into SIMD. Needs the loader's help (ifunc), which glibc
-// has and the sanitizers' start-up does not bear; elsewhere the one version is for the oldest CPU.
+// Before a static function (others' resolvers would be exported) whose loops the compiler turns into SIMD.
+// Needs the loader's help (ifunc), which glibc has and the sanitizers' start-up does not bear; elsewhere the
+// one version is for the oldest CPU.
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) &&                 \
     !defined(PD_SANITIZED)
 #define PD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

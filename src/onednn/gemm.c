@@ -14,6 +14,9 @@ struct pd_gemm {
     dnnl_primitive_t primitive;
     dnnl_memory_desc_t source, weights, destination, scratchpad;
     dnnl_engine_t engine;
+    // oneDNN errs on a single column with a stride (seen with 3.7's kernels for AVX2 and AVX-512): it is
+    // given one without, in the scratch memory.
+    bool is_column;
     int64_t users;
     uint64_t last_used;
 };
@@ -119,7 +122,8 @@ static dnnl_status_t describe_matrices(pd_gemm *gemm) {
     const pd_gemm_shape *s = &gemm->shape;
     const dnnl_dims_t source = {s->m, s->k}, source_strides = {s->source_stride_m, s->source_stride_k};
     const dnnl_dims_t weights = {s->k, s->n}, weights_strides = {s->weights_stride_k, s->weights_stride_n};
-    const dnnl_dims_t destination = {s->m, s->n}, destination_strides = {s->destination_stride_m, 1};
+    const dnnl_dims_t destination = {s->m, s->n},
+                      destination_strides = {gemm->is_column ? 1 : s->destination_stride_m, 1};
     dnnl_status_t status =
         dnnl_memory_desc_create_with_strides(&gemm->source, 2, source, s->source, source_strides);
     if (status != dnnl_success) return status;
@@ -171,6 +175,13 @@ static bool same_shape(const pd_gemm_shape *a, const pd_gemm_shape *b) {
            a->weights == b->weights && a->destination == b->destination && a->accumulate == b->accumulate;
 }
 
+// Users of an entry, which to them is immutable.
+static void add_users(pd_gemm_cache *cache, const pd_gemm *gemm, int64_t users) {
+    for (size_t i = 0; gemm && i < cache->n_entries; i++) {
+        if (cache->entries[i] == gemm) cache->entries[i]->users += users;
+    }
+}
+
 // Frees the unused primitive that has waited longest; false when all are in use.
 static bool evict(pd_gemm_cache *cache) {
     size_t oldest = cache->n_entries;
@@ -180,6 +191,7 @@ static bool evict(pd_gemm_cache *cache) {
             oldest = i;
     }
     if (oldest == cache->n_entries) return false;
+    add_users(cache, cache->entries[oldest]->shape.packed_like, -1);
     gemm_free(cache->entries[oldest]);
     cache->entries[oldest] = cache->entries[--cache->n_entries];
     return true;
@@ -200,12 +212,17 @@ static pd_status get_locked(pd_gemm_cache *cache, const pd_gemm_shape *shape, co
         return pd_fail(err, PD_ERR_UNSUPPORTED, "oneDNN: over %d shapes at once", CACHE_CAPACITY);
     pd_gemm *gemm = calloc(1, sizeof *gemm);
     if (!gemm) return pd_fail_memory(err, sizeof *gemm, "a oneDNN primitive");
-    *gemm = (pd_gemm){.shape = *shape, .engine = cache->engine, .users = 1, .last_used = cache->clock};
+    *gemm = (pd_gemm){.shape = *shape,
+                      .engine = cache->engine,
+                      .is_column = shape->n == 1 && shape->destination_stride_m != 1,
+                      .users = 1,
+                      .last_used = cache->clock};
     const dnnl_status_t status = gemm_init(gemm);
     if (status != dnnl_success) {
         gemm_free(gemm);
         return fail(err, status, "a matrix product");
     }
+    add_users(cache, shape->packed_like, 1); // its layout is known by its address
     cache->entries[cache->n_entries++] = gemm;
     *out = gemm;
     return PD_OK;
@@ -222,14 +239,17 @@ pd_status pd_gemm_get(pd_gemm_cache *cache, const pd_gemm_shape *shape, const pd
 void pd_gemm_release(pd_gemm_cache *cache, const pd_gemm *gemm) {
     if (!gemm) return;
     pthread_mutex_lock(&cache->mutex);
-    for (size_t i = 0; i < cache->n_entries; i++) {
-        if (cache->entries[i] == gemm) cache->entries[i]->users--;
-    }
+    add_users(cache, gemm, -1);
     pthread_mutex_unlock(&cache->mutex);
 }
 
+// Where the column without a stride is in a worker's scratch memory.
+static size_t column_at(const pd_gemm *gemm) {
+    return (dnnl_memory_desc_get_size(gemm->scratchpad) + 63) / 64 * 64;
+}
+
 size_t pd_gemm_scratch_bytes(const pd_gemm *gemm) {
-    return dnnl_memory_desc_get_size(gemm->scratchpad);
+    return column_at(gemm) + (gemm->is_column ? (size_t)gemm->shape.m * sizeof(float) : 0);
 }
 
 size_t pd_gemm_packed_bytes(const pd_gemm *gemm) {
@@ -242,8 +262,8 @@ static dnnl_status_t wrap(dnnl_memory_t *memory, const_dnnl_memory_desc_t descri
     return dnnl_memory_create(memory, description, engine, (void *)(uintptr_t)data);
 }
 
-void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, const void *weights,
-                 void *destination) {
+static void run(const pd_gemm *gemm, pd_worker *worker, const void *source, const void *weights,
+                void *destination) {
     dnnl_exec_arg_t arguments[4] = {{.arg = DNNL_ARG_SRC},
                                     {.arg = DNNL_ARG_WEIGHTS},
                                     {.arg = DNNL_ARG_DST},
@@ -263,6 +283,25 @@ void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, con
         if (arguments[i].memory) dnnl_memory_destroy(arguments[i].memory);
     }
     if (status != dnnl_success) worker->failed = status;
+}
+
+// Both kinds of results, f32 and s32, are numbers of four bytes.
+static void copy_column(const char *from, size_t from_stride, char *to, size_t to_stride, int64_t rows) {
+    for (size_t i = 0; i < (size_t)rows; i++)
+        memcpy(to + i * to_stride, from + i * from_stride, sizeof(float));
+}
+
+void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, const void *weights,
+                 void *destination) {
+    if (!gemm->is_column) {
+        run(gemm, worker, source, weights, destination);
+        return;
+    }
+    char *column = (char *)worker->scratch + column_at(gemm);
+    const size_t stride = (size_t)gemm->shape.destination_stride_m * sizeof(float);
+    if (gemm->shape.accumulate) copy_column(destination, stride, column, sizeof(float), gemm->shape.m);
+    run(gemm, worker, source, weights, column);
+    copy_column(column, sizeof(float), destination, stride, gemm->shape.m);
 }
 
 void pd_gemm_pack(const pd_gemm *gemm, pd_worker *worker, const void *weights, int64_t stride_k,

@@ -1,6 +1,7 @@
 #include "onednn/lowering.h"
 
 #include "base/memory.h"
+#include "onednn/pattern.h"
 #include "onednn/product.h"
 #include "onednn/store.h"
 
@@ -23,6 +24,7 @@ typedef struct step {
     pd_product *product;
     const pd_activations *activations; // converts them, for this product and others
     struct ggml_tensor *node;          // of the activations
+    pd_attention_plan *attention;
 } step;
 
 struct pd_lowered {
@@ -33,6 +35,7 @@ struct pd_lowered {
     int32_t n_threads;
     step *steps;
     size_t n_steps;
+    bool *dead; // [nodes of the old graph]: no longer computed
     int32_t n_lowered;
 };
 
@@ -128,8 +131,6 @@ static bool is_product(const pd_lowering *lowering, const struct ggml_tensor *no
         return false;
     if (!has_adjacent(node, 0) || !has_adjacent(weights, 0)) return false;
     if (!has_adjacent(source, 0) && !(outer && has_adjacent(source, 1))) return false;
-    if (node->ne[0] == 1 && node->nb[1] != sizeof(float))
-        return false; // a strided column: see PD_PANEL_LEAST
     const int64_t m = node->ne[1], n = node->ne[0], k = weights->ne[outer ? 1 : 0];
     if (lowering->params.everything) return m > 0 && n > 0 && k > 0;
     return m >= LEAST_ROWS && n >= LEAST_ROWS && k >= LEAST_ROWS &&
@@ -195,7 +196,9 @@ static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *gr
     if (status != PD_OK) pd_store_drop_empty(&lowering->store, lowering->cache);
     if (status == PD_ERR_MEMORY && !lowering->params.strict) {
         lowering->store.full = true;
-        say(lowering, PD_LOG_WARNING, "%s; weights not packed so far stay with ggml's kernels", lack.message);
+        say(lowering, PD_LOG_WARNING,
+            "%s; weights not packed so far are converted as they are used, or with int8 left to ggml",
+            lack.message);
         status = PD_OK;
     }
     pthread_mutex_unlock(&lowering->store.mutex);
@@ -212,6 +215,20 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
 static void run_activations(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
     pd_activations_fill(s->activations, node->src[0], node->data, ith, nth);
+}
+
+static void run_attention_pack(struct ggml_tensor *node, int ith, int nth, void *user) {
+    const step *s = user;
+    const struct ggml_tensor *mask = node->src[2];
+    pd_attention_pack(s->attention, &s->lowered->workers[ith], node->src[0]->data, node->src[1]->data,
+                      mask ? mask->data : NULL, node->data, nth);
+}
+
+static void run_attention(struct ggml_tensor *node, int ith, int nth, void *user) {
+    const step *s = user;
+    const struct ggml_tensor *mask = node->src[2];
+    pd_attention_run(s->attention, &s->lowered->workers[ith], node->src[0]->data, node->src[1]->data,
+                     mask ? mask->data : NULL, node->data, nth);
 }
 
 static step *add_step(pd_lowered *lowered) {
@@ -241,7 +258,7 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
                                             const pd_activations *plan) {
     for (size_t i = lowered->n_steps; i-- > 0;) {
         const step *s = &lowered->steps[i];
-        if (s->node && s->node->src[0] == source && s->activations->kind == plan->kind &&
+        if (s->activations && s->node->src[0] == source && s->activations->kind == plan->kind &&
             s->activations->group == plan->group)
             return s->node;
     }
@@ -265,7 +282,7 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd
     pd_lowering *lowering = lowered->lowering;
     const pd_number_kind kind = kind_of(lowering, node);
     const pd_packed *packed = find_packed(lowering, node, kind);
-    if (wants_packing(lowering, node, kind) && !packed) return PD_OK; // there was no memory for it
+    if (kind == PD_NUMBER_INT8 && !packed) return PD_OK; // there was no memory for it
     pd_product *product;
     const pd_status status = pd_product_create(lowering->cache, node, kind, packed, &product, err);
     if (status == PD_ERR_UNSUPPORTED) return PD_OK; // ggml computes it
@@ -283,18 +300,69 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd
     return PD_OK;
 }
 
-static pd_status rewrite_nodes(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
+static int count_users(const struct ggml_tensor *tensor, const void *context) {
+    struct ggml_cgraph *graph = (struct ggml_cgraph *)(uintptr_t)context; // ggml's accessors take no const
+    int users = 0;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        const struct ggml_tensor *node = ggml_graph_node(graph, i);
+        for (int j = 0; j < GGML_MAX_SRC; j++)
+            users += node->src[j] == tensor;
+    }
+    return users + (tensor->flags & GGML_TENSOR_FLAG_OUTPUT ? 1 : 0);
+}
+
+static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
+                                 const pd_attention_match *match, pd_error *err) {
+    pd_lowering *lowering = lowered->lowering;
+    const pd_attention_shape shape =
+        pd_attention_match_shape(match, lowering->choice.changing == PD_NUMBER_BF16 ? dnnl_bf16 : dnnl_f32);
+    pd_attention_plan *plan;
+    const pd_status status = pd_attention_create(lowering->cache, &shape, &plan, err);
+    if (status == PD_ERR_UNSUPPORTED) return PD_OK; // ggml computes it
+    PD_TRY(status);
+    step *s = add_step(lowered);
+    s->attention = plan;
+    size_t scratch, panel, tile;
+    pd_attention_worker_bytes(plan, &scratch, &panel, &tile);
+    for (int32_t i = 0; i < lowered->n_threads; i++)
+        PD_TRY(pd_worker_reserve(&lowered->workers[i], scratch, panel, tile, err));
+    struct ggml_tensor *packed_sources[3] = {match->k, match->v, match->mask};
+    struct ggml_tensor *packed = custom(lowered, GGML_TYPE_I8, (int64_t)pd_attention_packed_bytes(plan),
+                                        packed_sources, match->mask ? 3 : 2, run_attention_pack, s);
+    struct ggml_tensor *sources[3] = {match->q, packed, match->mask};
+    rewrite(lowered, match->result, sources, match->mask ? 3 : 2, run_attention, s);
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        for (int j = 0; j < match->n_inner; j++) {
+            if (ggml_graph_node(graph, i) == match->inner[j]) lowered->dead[i] = true;
+        }
+    }
+    return PD_OK;
+}
+
+static pd_status rewrite_attentions(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        pd_attention_match match;
+        if (!pd_match_attention(ggml_graph_node(graph, i), count_users, graph, &match)) continue;
+        if (match.q->ne[1] >= LEAST_ROWS || lowered->lowering->params.everything)
+            PD_TRY(lower_attention(lowered, graph, &match, err));
+    }
+    return PD_OK;
+}
+
+static pd_status rewrite_products(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         struct ggml_tensor *node = ggml_graph_node(graph, i);
-        if (is_product(lowered->lowering, node)) PD_TRY(lower_product(lowered, node, err));
+        if (!lowered->dead[i] && is_product(lowered->lowering, node))
+            PD_TRY(lower_product(lowered, node, err));
     }
     return PD_OK;
 }
 
 // The same nodes in the same order, with the added ones before those that read them.
 static void rebuild(pd_lowered *lowered, struct ggml_cgraph *graph) {
-    for (int i = 0; i < ggml_graph_n_nodes(graph); i++)
-        ggml_build_forward_expand(lowered->graph, ggml_graph_node(graph, i));
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        if (!lowered->dead[i]) ggml_build_forward_expand(lowered->graph, ggml_graph_node(graph, i));
+    }
 }
 
 static pd_status lowered_init(pd_lowered *lowered, pd_lowering *lowering, struct ggml_cgraph *graph,
@@ -306,8 +374,9 @@ static pd_status lowered_init(pd_lowered *lowered, pd_lowering *lowering, struct
     const size_t bytes = 2 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
     lowered->ctx = ggml_init((struct ggml_init_params){.mem_size = bytes, .no_alloc = true});
     lowered->steps = calloc(2 * n_nodes + 1, sizeof *lowered->steps);
+    lowered->dead = calloc(n_nodes + 1, sizeof *lowered->dead);
     lowered->workers = calloc((size_t)params->n_threads, sizeof *lowered->workers);
-    if (!lowered->ctx || !lowered->steps || !lowered->workers)
+    if (!lowered->ctx || !lowered->steps || !lowered->dead || !lowered->workers)
         return pd_fail_memory(err, bytes, "a lowered graph");
     lowered->graph = ggml_new_graph_custom(lowered->ctx, size, false);
     for (int32_t i = 0; i < params->n_threads; i++)
@@ -322,7 +391,8 @@ pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lo
     if (!lowered) return pd_fail_memory(err, sizeof *lowered, "a lowered graph");
     pd_status status = lowered_init(lowered, lowering, graph, params, err);
     if (status == PD_OK) status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
-    if (status == PD_OK) status = rewrite_nodes(lowered, graph, err);
+    if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
+    if (status == PD_OK) status = rewrite_products(lowered, graph, err);
     if (status != PD_OK) {
         pd_lowered_free(lowered);
         return status;
@@ -360,12 +430,15 @@ size_t pd_lowered_bytes(const pd_lowered *lowered) {
 
 void pd_lowered_free(pd_lowered *lowered) {
     if (!lowered) return;
-    for (size_t i = 0; i < lowered->n_steps; i++)
+    for (size_t i = 0; i < lowered->n_steps; i++) {
         pd_product_free(lowered->lowering->cache, lowered->steps[i].product);
+        pd_attention_free(lowered->lowering->cache, lowered->steps[i].attention);
+    }
     for (int32_t i = 0; lowered->workers && i < lowered->n_threads; i++)
         pd_worker_free(&lowered->workers[i]);
     free(lowered->workers);
     free(lowered->steps);
+    free(lowered->dead);
     if (lowered->ctx) ggml_free(lowered->ctx);
     free(lowered);
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 PD_CLONES
-void pd_rows_to_bf16(const float *restrict from, uint16_t *restrict to, int64_t n) {
+static void to_bf16(const float *restrict from, uint16_t *restrict to, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, &from[i], sizeof bits);
@@ -16,6 +16,10 @@ void pd_rows_to_bf16(const float *restrict from, uint16_t *restrict to, int64_t 
             (bits & 0x7fffffffU) > 0x7f800000U ? bits | 0x400000U : bits + 0x7fffU + ((bits >> 16) & 1U);
         to[i] = (uint16_t)(rounded >> 16);
     }
+}
+
+void pd_rows_to_bf16(const float *from, uint16_t *to, int64_t n) {
+    to_bf16(from, to, n);
 }
 
 // The largest magnitude, as the bits of a float: those of non-negative floats are ordered like integers, with
