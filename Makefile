@@ -17,7 +17,7 @@ CHECKED  = $(wildcard src/*/*.c)
 configure = cmake -S . -B $(1) -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_FLAGS) >/dev/null
 ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-.PHONY: build build-tests setup demo test asan fuzz bench bench-peers test-real test-vulkan valgrind tidy format \
+.PHONY: build build-tests setup demo test asan tsan fuzz bench bench-peers test-real test-vulkan valgrind tidy format \
         format-check install uninstall clean help
 .DEFAULT_GOAL := build
 
@@ -45,6 +45,11 @@ asan: setup ## the tests under AddressSanitizer and UBSan, in build-asan/
 	@$(call configure,build-asan,-DPD_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo)
 	@cmake --build build-asan
 	@UBSAN_OPTIONS=print_stacktrace=1 $(call ctest,build-asan)
+
+tsan: setup ## sessions side by side under ThreadSanitizer, in build-tsan/
+	@$(call configure,build-tsan,-DPD_TSAN=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo)
+	@cmake --build build-tsan --target test_sessions test_attention
+	@build-tsan/tests/test_sessions && build-tsan/tests/test_attention
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (600), in build-fuzz/ (needs clang)
 	@$(SETUP) --fuzz
@@ -97,7 +102,7 @@ uninstall: ## remove what `make install` wrote last
 	@while read -r file || [ -n "$$file" ]; do rm -fv "$(DESTDIR)$$file"; done < $(BUILD)/install_manifest.txt
 
 clean: ## remove the build directories
-	rm -rf $(BUILD) build-asan build-fuzz
+	rm -rf $(BUILD) build-asan build-tsan build-fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
