@@ -152,7 +152,9 @@ typedef struct pd_model pd_model;
 // How a CPU multiplies matrices in prefill and in the vision tower (docs/architecture.md, "Lowering"). Decoding
 // keeps ggml's kernels.
 typedef enum pd_compute_type {
-    PD_COMPUTE_AUTO = 0, // int8 for quantised weights; for others bf16 where the CPU has it, else f32
+    // int8 for quantised weights where the CPU multiplies whole eight bits (VNNI, AMX, Arm); else bf16 where
+    // it has that, else f32
+    PD_COMPUTE_AUTO = 0,
     PD_COMPUTE_GGML = 1, // ggml's own kernels for everything
     PD_COMPUTE_F32 = 2,
     PD_COMPUTE_BF16 = 3, // inputs rounded to bf16, sums in f32

@@ -1,11 +1,13 @@
 #include "onednn/activations.h"
 
+#include <string.h>
+
 // Rows start where vector loads like them to.
 enum { ALIGNMENT = 64 };
 
 void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, int64_t group,
-                         pd_activations *plan) {
-    *plan = (pd_activations){.kind = kind, .transposed = source->nb[0] != sizeof(float)};
+                         pd_int8_range range, pd_activations *plan) {
+    *plan = (pd_activations){.kind = kind, .transposed = source->nb[0] != sizeof(float), .range = range};
     plan->inner = source->ne[plan->transposed ? 1 : 0];
     plan->rows = source->ne[plan->transposed ? 0 : 1];
     plan->n_batches = source->ne[2] * source->ne[3];
@@ -27,21 +29,24 @@ const float *pd_activations_scales(const pd_activations *plan, const void *data,
     return (const float *)((const char *)data + numbers_bytes(plan)) + batch * plan->rows * plan->n_groups;
 }
 
-void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source, void *data, int ith,
-                         int nth) {
+void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source, void *data, float *row,
+                         int ith, int nth) {
     const int64_t n = plan->n_batches * plan->rows;
     const size_t row_bytes = source->nb[plan->transposed ? 0 : 1];
     float *scales = (float *)((char *)data + numbers_bytes(plan));
     for (int64_t i = n * ith / nth; i < n * (ith + 1) / nth; i++) {
-        const int64_t batch = i / plan->rows, row = i % plan->rows;
+        const int64_t batch = i / plan->rows;
         const float *from =
             (const float *)((const char *)source->data + (size_t)(batch / source->ne[2]) * source->nb[3] +
-                            (size_t)(batch % source->ne[2]) * source->nb[2] + (size_t)row * row_bytes);
+                            (size_t)(batch % source->ne[2]) * source->nb[2] +
+                            (size_t)(i % plan->rows) * row_bytes);
         if (plan->kind == PD_NUMBER_BF16) {
             pd_rows_to_bf16(from, (uint16_t *)data + i * plan->stride, plan->inner);
         } else {
-            pd_rows_to_u8(from, (uint8_t *)data + i * plan->stride, scales + i * plan->n_groups, plan->inner,
-                          plan->group);
+            memcpy(row, from, (size_t)plan->inner * sizeof *row);
+            pd_rows_turn(row, plan->inner);
+            pd_rows_to_u8(row, (uint8_t *)data + i * plan->stride, scales + i * plan->n_groups, plan->inner,
+                          plan->group, plan->range);
         }
     }
 }

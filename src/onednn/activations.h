@@ -11,14 +11,16 @@ typedef struct pd_activations {
     bool transposed;     // the tensor's inner dimension is the strided one; kept so (bf16 only)
     int64_t rows, inner; // of one batch: rows and inner dimension as they lie in memory
     int64_t n_batches, stride, group, n_groups;
+    pd_int8_range range;
 } pd_activations;
 
-// source: f32, one of its first two dimensions adjacent in memory. group: as in pd_packed, 0 for whole rows.
+// source: f32, one of its first two dimensions adjacent in memory. group, range: as in pd_packed.
 void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, int64_t group,
-                         pd_activations *plan);
+                         pd_int8_range range, pd_activations *plan);
 size_t pd_activations_bytes(const pd_activations *plan);
 // Where batch b's scales are: [rows][n_groups].
 const float *pd_activations_scales(const pd_activations *plan, const void *data, int64_t batch);
-// Converts thread ith's share of source's rows.
-void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source, void *data, int ith,
-                         int nth);
+// Converts thread ith's share of source's rows; int8 ones are turned first (pd_rows_turn). row: room for one
+// of them.
+void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source, void *data, float *row,
+                         int ith, int nth);

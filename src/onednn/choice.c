@@ -71,14 +71,19 @@ pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, pd_choice *ch
     const bool int8 = can_multiply(cache, PD_NUMBER_INT8), bf16 = can_multiply(cache, PD_NUMBER_BF16);
     *choice = (pd_choice){.changing = PD_NUMBER_F32};
 #if defined(__x86_64__)
-    choice->saturating = !has_bits(BIT_AVX2_VNNI | BIT_AVX512_VNNI);
+    const bool saturating = !has_bits(BIT_AVX2_VNNI | BIT_AVX512_VNNI);
+#else
+    const bool saturating = false;
 #endif
+    choice->range = pd_int8_range_for(saturating);
     const bool fast_bf16 = bf16 && has_bits(BIT_AVX512_BF16);
     if (compute == PD_COMPUTE_BF16 ? bf16 : compute != PD_COMPUTE_F32 && fast_bf16)
         choice->changing = PD_NUMBER_BF16;
     choice->floating = compute == PD_COMPUTE_INT8 && int8 ? PD_NUMBER_INT8 : choice->changing;
-    // ggml's own kernels for quantised weights round activations to eight bits too.
-    const bool quantised_int8 = int8 && (compute == PD_COMPUTE_INT8 || compute == PD_COMPUTE_AUTO);
+    // With whole eight bits it is as exact as ggml's own kernels for quantised weights, which round
+    // activations to eight bits too; with less it is not (docs/models.md).
+    const bool quantised_int8 =
+        int8 && (compute == PD_COMPUTE_INT8 || (compute == PD_COMPUTE_AUTO && !saturating));
     choice->quantised = quantised_int8 ? PD_NUMBER_INT8 : choice->changing;
     describe(choice);
     if (compute == PD_COMPUTE_INT8 && !int8)

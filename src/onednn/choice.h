@@ -8,7 +8,7 @@ typedef struct pd_choice {
     pd_number_kind quantised; // products with constant weights of a block type
     pd_number_kind floating;  // with other constant weights
     pd_number_kind changing;  // with weights that change, and attention: f32 or bf16
-    bool saturating;          // eight-bit weights have seven bits (pd_packed_create)
+    pd_int8_range range;
     char description[64];
 } pd_choice;
 

@@ -41,7 +41,7 @@ struct pd_lowered {
 
 // A product is lowered when oneDNN's set-up is small against it; a few rows are what ggml's own kernels are
 // for.
-enum { LEAST_ROWS = 16, LEAST_WEIGHT_ROWS = 32, LEAST_MULTIPLICATIONS = 1 << 18 };
+enum { LEAST_ROWS = 16, LEAST_QUANTISED_ROWS = 64, LEAST_MULTIPLICATIONS = 1 << 18 };
 
 __attribute__((format(printf, 3, 4))) static void say(const pd_lowering *lowering, pd_log_level level,
                                                       const char *format, ...) {
@@ -133,24 +133,25 @@ static bool is_product(const pd_lowering *lowering, const struct ggml_tensor *no
     if (!has_adjacent(source, 0) && !(outer && has_adjacent(source, 1))) return false;
     const int64_t m = node->ne[1], n = node->ne[0], k = weights->ne[outer ? 1 : 0];
     if (lowering->params.everything) return m > 0 && n > 0 && k > 0;
+    if (ggml_is_quantized(weights->type) && m < LEAST_QUANTISED_ROWS) return false;
     return m >= LEAST_ROWS && n >= LEAST_ROWS && k >= LEAST_ROWS &&
            (double)m * (double)n * (double)k >= LEAST_MULTIPLICATIONS;
 }
 
-static bool is_packable(const pd_lowering *lowering, const struct ggml_tensor *node) {
+static bool is_packable(const struct ggml_tensor *node) {
     const struct ggml_tensor *weights = node->src[0];
-    return node->op == GGML_OP_MUL_MAT && is_constant(weights) && weights->ne[2] == 1 &&
-           weights->ne[3] == 1 && (node->ne[1] >= LEAST_WEIGHT_ROWS || lowering->params.everything);
+    return node->op == GGML_OP_MUL_MAT && is_constant(weights) && weights->ne[2] == 1 && weights->ne[3] == 1;
 }
 
 static pd_number_kind kind_of(const pd_lowering *lowering, const struct ggml_tensor *node) {
-    if (!is_packable(lowering, node)) return lowering->choice.changing;
+    if (!is_packable(node)) return lowering->choice.changing;
     return ggml_is_quantized(node->src[0]->type) ? lowering->choice.quantised : lowering->choice.floating;
 }
 
-// f32 products read f32 weights where they lie.
-static bool wants_packing(const pd_lowering *lowering, const struct ggml_tensor *node, pd_number_kind kind) {
-    return is_packable(lowering, node) && !(kind == PD_NUMBER_F32 && node->src[0]->type == GGML_TYPE_F32);
+// f32 products read f32 weights where they lie and convert others on the way: packed ones would take four
+// bytes each, for a twentieth of the time (docs/SPEED.md).
+static bool wants_packing(const struct ggml_tensor *node, pd_number_kind kind) {
+    return is_packable(node) && kind != PD_NUMBER_F32;
 }
 
 // ---- packing -----------------------------------------------------------------------------------------------
@@ -170,9 +171,9 @@ static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (!is_product(lowering, node)) continue;
         const pd_number_kind kind = kind_of(lowering, node);
-        if (!wants_packing(lowering, node, kind)) continue;
+        if (!wants_packing(node, kind)) continue;
         pd_packed *packed;
-        PD_TRY(pd_store_get(store, lowering->cache, node->src[0], kind, 0, lowering->choice.saturating,
+        PD_TRY(pd_store_get(store, lowering->cache, node->src[0], kind, PD_INT8_GROUP, lowering->choice.range,
                             &packed, err));
     }
     const size_t wanted = pd_store_wanted(store), available = pd_memory_available();
@@ -214,7 +215,7 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
 
 static void run_activations(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
-    pd_activations_fill(s->activations, node->src[0], node->data, ith, nth);
+    pd_activations_fill(s->activations, node->src[0], node->data, s->lowered->workers[ith].panel, ith, nth);
 }
 
 static void run_attention_pack(struct ggml_tensor *node, int ith, int nth, void *user) {
@@ -271,7 +272,7 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
 
 static const pd_packed *find_packed(pd_lowering *lowering, const struct ggml_tensor *node,
                                     pd_number_kind kind) {
-    if (!wants_packing(lowering, node, kind)) return NULL;
+    if (!wants_packing(node, kind)) return NULL;
     pthread_mutex_lock(&lowering->store.mutex);
     const pd_packed *found = pd_store_find(&lowering->store, node->src[0], kind);
     pthread_mutex_unlock(&lowering->store.mutex);

@@ -6,29 +6,28 @@
 // Row counts of products differ; the layout is what oneDNN likes for a whole task.
 static pd_status choose_layout(pd_gemm_cache *cache, const pd_packed *packed, int64_t columns, int64_t group,
                                const pd_gemm **like, pd_error *err) {
-    static const dnnl_data_type_t sources[] = {dnnl_f32, dnnl_bf16, dnnl_u8};
-    static const dnnl_data_type_t weights[] = {dnnl_f32, dnnl_bf16, dnnl_s8};
+    const bool int8 = packed->kind == PD_NUMBER_INT8;
     const pd_gemm_shape shape = {.m = PD_CHUNK_ROWS,
                                  .n = columns,
                                  .k = group,
                                  .source_stride_m = packed->k,
                                  .source_stride_k = 1,
                                  .destination_stride_m = packed->n,
-                                 .source = sources[packed->kind],
-                                 .weights = weights[packed->kind],
-                                 .destination = packed->kind == PD_NUMBER_INT8 ? dnnl_s32 : dnnl_f32};
+                                 .source = int8 ? dnnl_u8 : dnnl_bf16,
+                                 .weights = int8 ? dnnl_s8 : dnnl_bf16,
+                                 .destination = int8 ? dnnl_s32 : dnnl_f32};
     return pd_gemm_get(cache, &shape, like, err);
 }
 
 pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *source, pd_number_kind kind,
-                           int64_t group, bool saturating, pd_packed **out, pd_error *err) {
+                           int64_t group, pd_int8_range range, pd_packed **out, pd_error *err) {
     *out = NULL;
     pd_packed *packed = calloc(1, sizeof *packed);
     if (!packed) return pd_fail_memory(err, sizeof *packed, "packed weights");
     packed->source = source;
     packed->key = source->data;
     packed->kind = kind;
-    packed->most = saturating ? 63 : 127;
+    packed->range = range;
     packed->k = source->ne[0];
     packed->n = source->ne[1];
     packed->group = kind == PD_NUMBER_INT8 && group > 0 && group < packed->k ? group : packed->k;
@@ -113,20 +112,15 @@ static void fill_panel(pd_packed *packed, pd_worker *worker, int64_t panel) {
         const int64_t column = panel * PD_PANEL_COLUMNS + j;
         pd_rows_to_f32(source->type, (const char *)source->data + (size_t)column * source->nb[1], row, k);
         void *to = plain + (size_t)(j * k) * number;
-        switch (packed->kind) {
-        case PD_NUMBER_F32:
-            memcpy(to, row, (size_t)k * number);
-            break;
-        case PD_NUMBER_BF16:
+        if (packed->kind == PD_NUMBER_BF16) {
             pd_rows_to_bf16(row, to, k);
-            break;
-        case PD_NUMBER_INT8:
-            pd_rows_to_s8(row, to, scales, sums, k, packed->group, packed->most);
-            for (int64_t g = 0; g < n_groups; g++) {
-                packed->scales[g * packed->n + column] = scales[g];
-                packed->sums[g * packed->n + column] = sums[g];
-            }
-            break;
+            continue;
+        }
+        pd_rows_turn(row, k);
+        pd_rows_to_s8(row, to, scales, sums, k, packed->group, packed->range);
+        for (int64_t g = 0; g < n_groups; g++) {
+            packed->scales[g * packed->n + column] = scales[g];
+            packed->sums[g * packed->n + column] = sums[g];
         }
     }
     for (int64_t g = 0; g < n_groups; g++) {

@@ -11,7 +11,8 @@ enum {
     PD_PANEL_COLUMNS = 256, // a panel of 4,096 × 256 eight-bit weights is a mebibyte: the second-level cache
     PD_PANEL_LEAST = 16,    // narrower rests go with the panel before
     PD_PANEL_MOST = PD_PANEL_COLUMNS + PD_PANEL_LEAST,
-    PD_CHUNK_ROWS = 128, // activation rows of a task
+    PD_CHUNK_ROWS = 128,     // activation rows of a task
+    PD_INT8_GROUP = 1 << 15, // sums of so many products of eight bits fit 32: 2^15 · 255 · 127 < 2^31
 };
 
 // How n columns are cut: panels of PD_PANEL_COLUMNS but for the last.
@@ -28,13 +29,13 @@ static inline int64_t pd_panel_columns(int64_t n, int64_t panel) {
 typedef struct pd_packed {
     const struct ggml_tensor *source; // [k, n]; while packing
     const void *key;                  // its data
-    pd_number_kind kind;
-    int32_t most;           // int8: largest magnitude
-    int64_t k, n;           // inner dimension, columns
-    int64_t group;          // inner numbers that share a scale; k but for int8
-    int64_t n_groups;       // of them, the last maybe smaller
-    int64_t n_panels;       // pd_panel_count(n)
-    const pd_gemm *like[4]; // layout of a block: [last panel + 2 · last group]
+    pd_number_kind kind;              // bf16 or int8
+    pd_int8_range range;              // int8
+    int64_t k, n;                     // inner dimension, columns
+    int64_t group;                    // inner numbers that share a scale; k but for int8
+    int64_t n_groups;                 // of them, the last maybe smaller
+    int64_t n_panels;                 // pd_panel_count(n)
+    const pd_gemm *like[4];           // layout of a block: [last panel + 2 · last group]
     size_t block_bytes, panel_bytes;
     unsigned char *data; // [n_panels][n_groups] blocks
     float *scales;       // int8: [n_groups][n]
@@ -43,11 +44,10 @@ typedef struct pd_packed {
     atomic_int next_panel; // while packing
 } pd_packed;
 
-// Prepares an empty one and says in packed->… how large it will be. group: 0 for whole rows. saturating: the
-// CPU adds pairs of eight-bit products in sixteen bits, so weights take only seven. PD_ERR_UNSUPPORTED as
-// pd_gemm_get.
+// Prepares an empty one and says in packed->… how large it will be. int8 weights are turned (pd_rows_turn)
+// before they are rounded; group: 0 for whole rows. PD_ERR_UNSUPPORTED as pd_gemm_get.
 pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *source, pd_number_kind kind,
-                           int64_t group, bool saturating, pd_packed **packed, pd_error *err);
+                           int64_t group, pd_int8_range range, pd_packed **packed, pd_error *err);
 void pd_packed_free(pd_gemm_cache *cache, pd_packed *packed);
 // All its memory once it is filled.
 size_t pd_packed_bytes(const pd_packed *packed);

@@ -71,7 +71,8 @@ static void plan_source(pd_product *p, const struct ggml_tensor *source) {
     p->has_activations = p->kind != PD_NUMBER_F32;
     if (p->has_activations) {
         pd_activations *a = &p->activations;
-        pd_activations_plan(source, p->kind, p->packed ? p->packed->group : 0, a);
+        const pd_int8_range range = p->packed ? p->packed->range : (pd_int8_range){0};
+        pd_activations_plan(source, p->kind, p->packed ? p->packed->group : 0, range, a);
         p->source_number = pd_number_bytes(p->kind);
         p->source_nb2 = (size_t)(a->rows * a->stride) * p->source_number;
         p->source_nb3 = p->source_nb2 * (size_t)source->ne[2];
@@ -169,9 +170,10 @@ static int64_t panel_row(const pd_product *p) {
 
 void pd_product_worker_bytes(const pd_product *p, size_t *scratch, size_t *panel, size_t *tile) {
     *scratch = p->scratch_bytes;
+    const size_t row = p->has_activations ? (size_t)p->activations.inner * sizeof(float) : 0;
     *panel = p->converts ? (size_t)panel_row(p) * sizeof(float) +
                                (size_t)(p->k * PD_PANEL_MOST) * pd_number_bytes(p->kind)
-                         : 0;
+                         : row;
     *tile = p->kind == PD_NUMBER_INT8 ? (size_t)(p->chunk * PD_PANEL_MOST) * sizeof(int32_t) : 0;
 }
 
@@ -231,7 +233,7 @@ static void run_int8(const pd_product *p, pd_worker *worker, const task *t, cons
         for (int64_t r = 0; r < rows; r++) {
             pd_rows_from_s32(products + r * columns, (float *)(t->destination + (size_t)r * t->row_bytes),
                              scales[r * p->n_groups + g], p->packed->scales + g * p->n + first,
-                             p->packed->sums + g * p->n + first, columns, g > 0);
+                             p->packed->sums + g * p->n + first, p->packed->range.zero, columns, g > 0);
         }
     }
 }

@@ -22,6 +22,35 @@ void pd_rows_to_bf16(const float *from, uint16_t *to, int64_t n) {
     to_bf16(from, to, n);
 }
 
+PD_CLONES
+static void butterfly(float *restrict a, float *restrict b, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const float sum = a[i] + b[i], difference = a[i] - b[i];
+        a[i] = sum;
+        b[i] = difference;
+    }
+}
+
+PD_CLONES
+static void scale_row(float *row, float factor, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        row[i] *= factor;
+}
+
+void pd_rows_turn(float *row, int64_t n) {
+    int64_t size = 1;
+    while (size < 64 && n % (2 * size) == 0)
+        size *= 2;
+    const int64_t stride = n / size;
+    for (int64_t half = 1; half < size; half *= 2) {
+        for (int64_t first = 0; first < size; first += 2 * half) {
+            // `half` pairs of neighbouring runs at once
+            butterfly(row + first * stride, row + (first + half) * stride, half * stride);
+        }
+    }
+    scale_row(row, 1.0F / sqrtf((float)size), n);
+}
+
 // The largest magnitude, as the bits of a float: those of non-negative floats are ordered like integers, with
 // infinity and NaN on top.
 PD_CLONES
@@ -40,12 +69,13 @@ static int32_t largest_bits(const float *from, int64_t n) {
 static const float rounder = 12582912.0F;
 
 PD_CLONES
-static void round_to_u8(const float *restrict from, uint8_t *restrict to, float inverse, int64_t n) {
+static void round_to_u8(const float *restrict from, uint8_t *restrict to, float inverse, int32_t zero,
+                        int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         const float rounded = from[i] * inverse + rounder;
         int32_t bits;
         memcpy(&bits, &rounded, sizeof bits);
-        to[i] = (uint8_t)(bits + PD_ACTIVATION_ZERO);
+        to[i] = (uint8_t)(bits + zero);
     }
 }
 
@@ -78,23 +108,25 @@ static float choose_scale(const float *from, int64_t n, int32_t limit, float *sc
     return inverse <= FLT_MAX ? inverse : 0.0F; // zeros, or as good as
 }
 
-void pd_rows_to_u8(const float *from, uint8_t *to, float *scales, int64_t n, int64_t group) {
+void pd_rows_to_u8(const float *from, uint8_t *to, float *scales, int64_t n, int64_t group,
+                   pd_int8_range range) {
     for (int64_t start = 0; start < n; start += group) {
         const int64_t count = n - start < group ? n - start : group;
-        const float inverse = choose_scale(from + start, count, 127, &scales[start / group]);
+        const float inverse =
+            choose_scale(from + start, count, range.activation_most, &scales[start / group]);
         if (inverse == 0.0F) {
-            memset(to + start, PD_ACTIVATION_ZERO, (size_t)count);
+            memset(to + start, range.zero, (size_t)count);
         } else {
-            round_to_u8(from + start, to + start, inverse, count);
+            round_to_u8(from + start, to + start, inverse, range.zero, count);
         }
     }
 }
 
 void pd_rows_to_s8(const float *from, int8_t *to, float *scales, int32_t *sums, int64_t n, int64_t group,
-                   int32_t most) {
+                   pd_int8_range range) {
     for (int64_t start = 0; start < n; start += group) {
         const int64_t count = n - start < group ? n - start : group, g = start / group;
-        const float inverse = choose_scale(from + start, count, most, &scales[g]);
+        const float inverse = choose_scale(from + start, count, range.weight_most, &scales[g]);
         if (inverse == 0.0F) {
             memset(to + start, 0, (size_t)count);
             sums[g] = 0;
@@ -106,28 +138,29 @@ void pd_rows_to_s8(const float *from, int8_t *to, float *scales, int32_t *sums, 
 
 PD_CLONES
 static void scale_s32(const int32_t *restrict products, float *restrict destination, float activation_scale,
-                      const float *restrict weight_scales, const int32_t *restrict sums, int64_t n) {
+                      const float *restrict weight_scales, const int32_t *restrict sums, int32_t zero,
+                      int64_t n) {
     for (int64_t j = 0; j < n; j++) {
-        destination[j] =
-            (float)(products[j] - PD_ACTIVATION_ZERO * sums[j]) * (activation_scale * weight_scales[j]);
+        destination[j] = (float)(products[j] - zero * sums[j]) * (activation_scale * weight_scales[j]);
     }
 }
 
 PD_CLONES
 static void add_s32(const int32_t *restrict products, float *restrict destination, float activation_scale,
-                    const float *restrict weight_scales, const int32_t *restrict sums, int64_t n) {
+                    const float *restrict weight_scales, const int32_t *restrict sums, int32_t zero,
+                    int64_t n) {
     for (int64_t j = 0; j < n; j++) {
-        destination[j] +=
-            (float)(products[j] - PD_ACTIVATION_ZERO * sums[j]) * (activation_scale * weight_scales[j]);
+        destination[j] += (float)(products[j] - zero * sums[j]) * (activation_scale * weight_scales[j]);
     }
 }
 
 void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,
-                      const float *weight_scales, const int32_t *sums, int64_t n, bool accumulate) {
+                      const float *weight_scales, const int32_t *sums, int32_t zero, int64_t n,
+                      bool accumulate) {
     if (accumulate) {
-        add_s32(products, destination, activation_scale, weight_scales, sums, n);
+        add_s32(products, destination, activation_scale, weight_scales, sums, zero, n);
     } else {
-        scale_s32(products, destination, activation_scale, weight_scales, sums, n);
+        scale_s32(products, destination, activation_scale, weight_scales, sums, zero, n);
     }
 }
 

@@ -14,21 +14,36 @@ static inline size_t pd_number_bytes(pd_number_kind kind) {
     return kind == PD_NUMBER_F32 ? sizeof(float) : kind == PD_NUMBER_BF16 ? 2 : 1;
 }
 
-// What 8-bit activations are shifted by to be unsigned, which the CPU's instructions want of one factor.
-enum { PD_ACTIVATION_ZERO = 128 };
+// How far eight-bit numbers go. Activations are stored with `zero` added, for the CPU's instructions want one
+// factor unsigned.
+typedef struct pd_int8_range {
+    int32_t activation_most, zero, weight_most;
+} pd_int8_range;
+// saturating: the CPU adds two neighbouring products in sixteen bits (x86 without VNNI); the ranges are then
+// such that they fit: 2 · 180 · 91 < 2^15.
+static inline pd_int8_range pd_int8_range_for(bool saturating) {
+    return saturating ? (pd_int8_range){90, 90, 91} : (pd_int8_range){127, 128, 127};
+}
 
+// Turns a row of n numbers, in place, by an orthogonal matrix: a Hadamard matrix of the largest power of two
+// up to 64 that divides n, over numbers n / that apart. Turning both factors of a product leaves it as it is,
+// but spreads an outlier, which would spoil its whole row's scale, over many numbers (Ashkboos et al. 2024,
+// QuaRot, https://arxiv.org/abs/2404.00456).
+void pd_rows_turn(float *row, int64_t n);
 // n numbers to bf16, rounded to the nearest, ties to even.
 void pd_rows_to_bf16(const float *from, uint16_t *to, int64_t n);
-// n numbers of an activation row in groups: to[i] = round(from[i] / scale) + PD_ACTIVATION_ZERO with
-// scales[g] = max |group| / 127.
-void pd_rows_to_u8(const float *from, uint8_t *to, float *scales, int64_t n, int64_t group);
-// n weights in groups: to[i] = round(from[i] / scale), within ±most, with scales[g] = max |group| / most, and
+// n numbers of an activation row in groups: to[i] = round(from[i] / scale) + zero with scales[g] = max
+// |group| / activation_most.
+void pd_rows_to_u8(const float *from, uint8_t *to, float *scales, int64_t n, int64_t group,
+                   pd_int8_range range);
+// n weights in groups: to[i] = round(from[i] / scale) with scales[g] = max |group| / weight_most, and
 // sums[g], the sum of the group's eight-bit numbers.
 void pd_rows_to_s8(const float *from, int8_t *to, float *scales, int32_t *sums, int64_t n, int64_t group,
-                   int32_t most);
-// destination[j] (+)= activation_scale · weight_scales[j] · (products[j] − PD_ACTIVATION_ZERO · sums[j]):
-// what exact products of eight-bit numbers mean, for n columns of a row; adds when `accumulate`.
+                   pd_int8_range range);
+// destination[j] (+)= activation_scale · weight_scales[j] · (products[j] − zero · sums[j]): what exact
+// products of eight-bit numbers mean, for n columns of a row; adds when `accumulate`.
 void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,
-                      const float *weight_scales, const int32_t *sums, int64_t n, bool accumulate);
+                      const float *weight_scales, const int32_t *sums, int32_t zero, int64_t n,
+                      bool accumulate);
 // n numbers of any ggml type to f32; a block type's n is whole blocks.
 void pd_rows_to_f32(enum ggml_type type, const void *from, float *to, int64_t n);

@@ -31,7 +31,7 @@ const pd_packed *pd_store_find(const pd_store *store, const struct ggml_tensor *
 }
 
 pd_status pd_store_get(pd_store *store, pd_gemm_cache *cache, const struct ggml_tensor *source,
-                       pd_number_kind kind, int64_t group, bool saturating, pd_packed **packed,
+                       pd_number_kind kind, int64_t group, pd_int8_range range, pd_packed **packed,
                        pd_error *err) {
     for (size_t i = 0; i < store->n_entries; i++) {
         if (!is_entry_of(store->entries[i], source, kind)) continue;
@@ -46,7 +46,7 @@ pd_status pd_store_get(pd_store *store, pd_gemm_cache *cache, const struct ggml_
         store->entries = grown;
         store->capacity = capacity;
     }
-    PD_TRY(pd_packed_create(cache, source, kind, group, saturating, packed, err));
+    PD_TRY(pd_packed_create(cache, source, kind, group, range, packed, err));
     store->entries[store->n_entries++] = *packed;
     return PD_OK;
 }

@@ -21,7 +21,7 @@ void pd_store_free(pd_store *store, pd_gemm_cache *cache);
 // The entry of a constant matrix [k, n], made (empty) if there is none; with the mutex held. `source` is not
 // looked at after pd_store_fill.
 pd_status pd_store_get(pd_store *store, pd_gemm_cache *cache, const struct ggml_tensor *source,
-                       pd_number_kind kind, int64_t group, bool saturating, pd_packed **packed,
+                       pd_number_kind kind, int64_t group, pd_int8_range range, pd_packed **packed,
                        pd_error *err);
 // The filled entry of a matrix, or NULL; with the mutex held.
 const pd_packed *pd_store_find(const pd_store *store, const struct ggml_tensor *source, pd_number_kind kind);
