@@ -17,7 +17,7 @@ CHECKED  = $(wildcard src/*/*.c)
 configure = cmake -S . -B $(1) -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_FLAGS) >/dev/null
 ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-.PHONY: build build-tests setup demo test asan tsan fuzz bench bench-peers test-real test-vulkan valgrind tidy format \
+.PHONY: build build-tests setup demo test asan tsan fuzz bench bench-units bench-peers test-real test-vulkan valgrind tidy format \
         format-check install uninstall clean help
 .DEFAULT_GOAL := build
 
@@ -60,6 +60,11 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (600), in build-fuzz/ (needs clang)
 bench: setup ## dense against PyramidDrop on random weights of LLaVA-1.5's shape
 	@$(MAKE) --no-print-directory build
 	@sh scripts/bench.sh $(BUILD)
+
+bench-units: setup ## the rate of oneDNN's own products here, and a training step lowered against ggml's
+	@$(call configure,$(BUILD))
+	@cmake --build $(BUILD) --target product_rate train_step
+	@$(BUILD)/product_rate && $(BUILD)/train_step
 
 bench-peers: ## the same shapes by llama.cpp and PyTorch, in turn with ours (PEERS_FLAGS=--quick)
 	@$(SETUP) --peers

@@ -202,7 +202,7 @@ typedef struct pd_session pd_session;
 typedef enum pd_attention {
     PD_ATTENTION_SDPA = 0,  // the best of the two at hand
     PD_ATTENTION_EAGER = 1, // explicit scores and softmax, in f32
-    PD_ATTENTION_FLASH = 2, // ggml's fused kernel
+    PD_ATTENTION_FLASH = 2, // fused: ggml's kernel, or on the CPU blocks of oneDNN products
 } pd_attention;
 
 typedef enum pd_cache_type { PD_CACHE_F16 = 0, PD_CACHE_F32 = 1, PD_CACHE_BF16 = 2 } pd_cache_type;
@@ -215,7 +215,7 @@ typedef enum pd_aspect_ratio {
     PD_ASPECT_SQUARE = 3, // CLIP's own: shortest side resized, centre cropped
 } pd_aspect_ratio;
 
-// progress in [0, 1] of `what` ("image", "prefill"); called from the thread inside pd_session_prompt.
+// progress in [0, 1] of `what` ("packing", "image", "prefill"); called from the thread inside pd_session_prompt.
 typedef void (*pd_progress_callback)(const char *what, double progress, void *user);
 
 typedef struct pd_session_params {

@@ -28,4 +28,6 @@ if [ -z "$gguf" ]; then
 fi
 [ -x "$build/test_real" ] || { echo "test_real: $build/test_real is not built" >&2; exit 1; }
 echo "test_real: $gguf"
-exec "$build/test_real" "$gguf"
+"$build/test_real" "$gguf"
+# What the compute types cost, on a few thousand tokens of prose; there is none to cost without oneDNN.
+[ ! -x "$build/test_compute" ] || "$build/test_compute" "$gguf" docs/algorithm.md docs/architecture.md

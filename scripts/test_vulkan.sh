@@ -24,7 +24,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 "$build/pdrop" synth tiny -o "$work/tiny" --type f32 --mmproj-type f32 --quiet
 answer() { # DEVICE
-    GGML_VK_DISABLE_F16=1 "$build/pdrop" run --device "$1" -m "$work/tiny.gguf" --mmproj "$work/tiny-mmproj.gguf" \
+    GGML_VK_DISABLE_F16=1 "$build/pdrop" run --device "$1" --compute f32 -m "$work/tiny.gguf" --mmproj "$work/tiny-mmproj.gguf" \
         --image tests/golden/parity/wide.png -p 'What is this?' -n 8 --cache-type f32 --json --quiet |
         sed 's/.*"answer":\("[^"]*"\).*"kept":\(\[\[.*\]\]\),"image_ms".*/\1 \2/'
 }

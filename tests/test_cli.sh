@@ -82,6 +82,7 @@ expect 2 'found "1?2"' run -t '1
 expect 2 'expected a whole number' run -n 99999999999999999999
 expect 2 'expected a number from 0 to 1, found "nan"' run --top-p nan
 expect 2 'expected one of sdpa, eager, flash, found "quick"' run --attn quick
+expect 2 'expected one of auto, ggml, f32, bf16, int8, found "fp4"' run --compute fp4
 expect 2 'no such argument expected here' run stray
 expect 2 'expected one geometry' synth
 expect 2 'no geometry "huge"' synth huge
@@ -175,6 +176,23 @@ cmp -s tiny.gguf closed.gguf || fail "pdrop synth >&-: the model is not what it 
 [ $? = 1 ] || fail "pdrop run 2>&-: expected exit code 1"
 echo 'the cat' | "$pdrop" $ask >out 2>err || fail "a question on standard input: expected success"
 "$pdrop" $ask <&- >out 2>err || fail "a chat without standard input: expected success"
+
+# ---- numbers to multiply in ---------------------------------------------------------------------------------------
+
+for compute in auto ggml f32; do
+    succeeds $ask -q --compute $compute --compute-strict -p hi
+done
+# Not every CPU can do these: then a warning, and the answer all the same; with --compute-strict an error.
+for compute in bf16 int8; do
+    checks=$((checks + 1))
+    "$pdrop" $ask -q --compute $compute -p hi >out 2>err </dev/null || fail "--compute $compute: expected an answer"
+    if [ -s err ]; then
+        grep -q "^pdrop: compute.*; using" err || fail "--compute $compute: expected a warning that names the next best"
+        expect 1 compute $ask -q --compute $compute --compute-strict -p hi
+    else
+        succeeds $ask -q --compute $compute --compute-strict -p hi
+    fi
+done
 
 # ---- Ctrl-C -----------------------------------------------------------------------------------------------------
 

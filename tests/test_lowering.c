@@ -129,7 +129,7 @@ static void free_problem(problem *p) {
 }
 
 // Computes `graph` and returns a copy of the result.
-static float *compute(problem *p, struct ggml_cgraph *graph) {
+static float *compute_graph(problem *p, struct ggml_cgraph *graph) {
     if (!p->allocator) {
         p->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend.cpu));
         assert_true(ggml_gallocr_alloc_graph(p->allocator, graph));
@@ -182,7 +182,7 @@ static void run_case(pd_lowering *lowering, const product_case *c, double tolera
     describe(c, name, sizeof name);
     problem plain = {0}, lowered = {0};
     make(&plain, c, true);
-    float *reference = compute(&plain, plain.graph);
+    float *reference = compute_graph(&plain, plain.graph);
     make(&lowered, c, false);
     pd_lowered *handle;
     pd_error err = {0};
@@ -191,13 +191,13 @@ static void run_case(pd_lowering *lowering, const product_case *c, double tolera
     assert_int_equal(status, PD_OK);
     if (pd_lowered_count(handle) != 1) print_error("not lowered: %s\n", name);
     assert_int_equal(pd_lowered_count(handle), 1);
-    float *result = compute(&lowered, pd_lowered_graph(handle));
+    float *result = compute_graph(&lowered, pd_lowered_graph(handle));
     assert_int_equal(pd_lowered_check(handle, &err), PD_OK);
     const double error = relative_error(result, reference, ggml_nelements(lowered.result));
     if (!(error <= tolerance)) print_error("%s: error %.3g, allowed %.3g\n", name, error, tolerance);
     assert_true(error <= tolerance);
     // Once more: nothing of the first run may be left.
-    float *again = compute(&lowered, pd_lowered_graph(handle));
+    float *again = compute_graph(&lowered, pd_lowered_graph(handle));
     assert_memory_equal(again, result, ggml_nbytes(lowered.result));
     pd_lowered_free(handle);
     free(again);
@@ -288,6 +288,65 @@ static void outer_products(void **state) {
     run_cases(cases, sizeof cases / sizeof *cases);
 }
 
+// ---- memory ------------------------------------------------------------------------------------------------
+
+static void note_line(pd_log_level level, const char *line, void *user) {
+    if (level == PD_LOG_WARNING) snprintf(user, 512, "%s", line);
+}
+
+// A product whose packed weights have no room, with another compute type and strictness. *lowered: how many
+// nodes were.
+static pd_status lower_without_room(pd_compute_type compute, bool strict, char *warning, int32_t *lowered,
+                                    pd_error *err) {
+    const product_case c = simple(GGML_TYPE_F16, 64, 300, 256);
+    const pd_lowering_params lowering_params = {.compute = compute,
+                                                .strict = strict,
+                                                .most_packed_bytes = 1000,
+                                                .log = note_line,
+                                                .log_user = warning};
+    pd_lowering *lowering;
+    assert_int_equal(pd_lowering_create(&lowering_params, &lowering, err), PD_OK);
+    problem plain = {0}, p = {0};
+    make(&plain, &c, true);
+    make(&p, &c, false);
+    pd_lowered *handle;
+    const pd_status status = pd_lower(lowering, p.graph, params(), &handle, err);
+    *lowered = handle ? pd_lowered_count(handle) : -1;
+    if (handle) { // whatever was lowered, the result is right
+        float *reference = compute_graph(&plain, plain.graph),
+              *result = compute_graph(&p, pd_lowered_graph(handle));
+        assert_true(relative_error(result, reference, ggml_nelements(p.result)) < 1e-2);
+        free(reference);
+        free(result);
+    }
+    assert_true(pd_lowering_packed_bytes(lowering) == 0);
+    pd_lowered_free(handle);
+    free_problem(&p);
+    free_problem(&plain);
+    pd_lowering_free(lowering);
+    return status;
+}
+
+static void no_room_for_packed_weights(void **state) {
+    (void)state;
+    char warning[512] = "";
+    int32_t lowered;
+    pd_error err = {0};
+    // Strictly: an error that says how much.
+    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, true, warning, &lowered, &err), PD_ERR_MEMORY);
+    assert_non_null(strstr(err.message, "packed weights would take"));
+    assert_string_equal(warning, "");
+    // Else a warning; int8 is left to ggml.
+    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, false, warning, &lowered, &err), PD_OK);
+    assert_non_null(strstr(warning, "packed weights would take"));
+    assert_int_equal(lowered, 0);
+    // f32 packs nothing.
+    warning[0] = '\0';
+    assert_int_equal(lower_without_room(PD_COMPUTE_F32, true, warning, &lowered, &err), PD_OK);
+    assert_int_equal(lowered, 1);
+    assert_string_equal(warning, "");
+}
+
 static int start(void **state) {
     (void)state;
     atomic_store(&cancel, false);
@@ -313,6 +372,7 @@ int main(void) {
         cmocka_unit_test(weight_types),
         cmocka_unit_test(views_and_batches),
         cmocka_unit_test(outer_products),
+        cmocka_unit_test(no_room_for_packed_weights),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -15,6 +15,21 @@ static uint64_t read_number(const char *path) {
     return number;
 }
 
+// What a control group counts as used but the kernel would give back: cached files, mapped models among them.
+static uint64_t group_cache(void) {
+    uint64_t total = 0, bytes;
+    FILE *file = fopen("/sys/fs/cgroup/memory.stat", "r");
+    if (!file) return 0;
+    char line[128];
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, "active_file %" SCNu64, &bytes) == 1 ||
+            sscanf(line, "inactive_file %" SCNu64, &bytes) == 1)
+            total += bytes;
+    }
+    fclose(file);
+    return total;
+}
+
 static uint64_t kernel_available(void) {
     uint64_t kibibytes = UINT64_MAX / 1024;
     FILE *file = fopen("/proc/meminfo", "r");
@@ -32,7 +47,8 @@ size_t pd_memory_available(void) {
     const uint64_t limit = read_number("/sys/fs/cgroup/memory.max"),
                    used = read_number("/sys/fs/cgroup/memory.current");
     if (limit != UINT64_MAX && used != UINT64_MAX) {
-        const uint64_t left = limit > used ? limit - used : 0;
+        const uint64_t cached = group_cache(), held = used > cached ? used - cached : 0;
+        const uint64_t left = limit > held ? limit - held : 0;
         if (left < available) available = left;
     }
     return available < SIZE_MAX ? (size_t)available : SIZE_MAX;

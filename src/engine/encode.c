@@ -30,7 +30,6 @@ typedef struct {
 // From here on g->graph is what is computed.
 static pd_status lower(pd_encode_job *job, tile_graph *g, pd_error *err) {
     if (!job->lowering) return PD_OK;
-    const double start = pd_now_ms();
     const pd_lower_params params = {.cpu = job->backend->cpu,
                                     .n_threads = job->backend->n_threads,
                                     .cancel = job->backend->cancel,
@@ -39,7 +38,7 @@ static pd_status lower(pd_encode_job *job, tile_graph *g, pd_error *err) {
     PD_TRY(pd_lower(job->lowering, g->graph, &params, &g->lowered, err));
     g->graph = pd_lowered_graph(g->lowered);
     if (pd_lowered_bytes(g->lowered) > job->scratch_bytes) job->scratch_bytes = pd_lowered_bytes(g->lowered);
-    job->pack_ms += pd_now_ms() - start;
+    job->pack_ms += pd_lowered_pack_ms(g->lowered);
     return PD_OK;
 }
 

@@ -225,7 +225,6 @@ static pd_status set_inputs(prefill *p, pd_error *err) {
 static pd_status lower(prefill *p, pd_error *err) {
     pd_prefill_job *job = p->job;
     if (!job->lowering) return PD_OK;
-    const double start = pd_now_ms();
     const pd_lower_params params = {.cpu = job->backend->cpu,
                                     .n_threads = job->backend->n_threads,
                                     .cancel = job->backend->cancel,
@@ -234,7 +233,7 @@ static pd_status lower(prefill *p, pd_error *err) {
     PD_TRY(pd_lower(job->lowering, p->graph, &params, &p->lowered, err));
     p->graph = pd_lowered_graph(p->lowered);
     job->scratch_bytes = pd_lowered_bytes(p->lowered);
-    job->pack_ms = pd_now_ms() - start;
+    job->pack_ms = pd_lowered_pack_ms(p->lowered);
     return PD_OK;
 }
 

@@ -50,6 +50,11 @@ pd_status pd_lowered_check(const pd_lowered *lowered, pd_error *err) {
     return PD_OK;
 }
 
+double pd_lowered_pack_ms(const pd_lowered *lowered) {
+    (void)lowered;
+    return 0.0;
+}
+
 size_t pd_lowered_bytes(const pd_lowered *lowered) {
     (void)lowered;
     return 0;

@@ -68,6 +68,11 @@ static void describe(pd_choice *choice) {
 }
 
 pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, pd_choice *choice, pd_error *err) {
+    if (!can_multiply(cache, PD_NUMBER_F32)) {
+        *choice = (pd_choice){.useless = true, .description = "ggml"};
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "compute: oneDNN has no fast kernels for this CPU (%s)",
+                       cpu_name());
+    }
     const bool int8 = can_multiply(cache, PD_NUMBER_INT8), bf16 = can_multiply(cache, PD_NUMBER_BF16);
     *choice = (pd_choice){.changing = PD_NUMBER_F32};
 #if defined(__x86_64__)

@@ -9,6 +9,7 @@ typedef struct pd_choice {
     pd_number_kind floating;  // with other constant weights
     pd_number_kind changing;  // with weights that change, and attention: f32 or bf16
     pd_int8_range range;
+    bool useless; // there are no kernels at all
     char description[64];
 } pd_choice;
 

@@ -21,14 +21,14 @@ struct pd_gemm {
     uint64_t last_used;
 };
 
-// A prefill holds a few dozen at once. Prompts of other lengths bring others; the oldest unused ones go.
-enum { CACHE_CAPACITY = 512 };
+// Unused primitives beyond so many go, the oldest first: prompts of other lengths bring others.
+enum { KEPT_ENTRIES = 512 };
 
 struct pd_gemm_cache {
     dnnl_engine_t engine;
     pthread_mutex_t mutex;
-    pd_gemm *entries[CACHE_CAPACITY];
-    size_t n_entries;
+    pd_gemm **entries;
+    size_t n_entries, capacity;
     uint64_t clock;
 };
 
@@ -79,6 +79,7 @@ void pd_gemm_cache_free(pd_gemm_cache *cache) {
     if (!cache) return;
     for (size_t i = 0; i < cache->n_entries; i++)
         gemm_free(cache->entries[i]);
+    free(cache->entries);
     dnnl_engine_destroy(cache->engine);
     pthread_mutex_destroy(&cache->mutex);
     free(cache);
@@ -208,8 +209,15 @@ static pd_status get_locked(pd_gemm_cache *cache, const pd_gemm_shape *shape, co
         *out = gemm;
         return PD_OK;
     }
-    if (cache->n_entries == CACHE_CAPACITY && !evict(cache))
-        return pd_fail(err, PD_ERR_UNSUPPORTED, "oneDNN: over %d shapes at once", CACHE_CAPACITY);
+    while (cache->n_entries >= KEPT_ENTRIES && evict(cache)) {
+    }
+    if (cache->n_entries == cache->capacity) {
+        const size_t capacity = cache->capacity ? 2 * cache->capacity : 64;
+        pd_gemm **grown = realloc(cache->entries, capacity * sizeof(pd_gemm *));
+        if (!grown) return pd_fail_memory(err, capacity * sizeof(pd_gemm *), "oneDNN primitives");
+        cache->entries = grown;
+        cache->capacity = capacity;
+    }
     pd_gemm *gemm = calloc(1, sizeof *gemm);
     if (!gemm) return pd_fail_memory(err, sizeof *gemm, "a oneDNN primitive");
     *gemm = (pd_gemm){.shape = *shape,

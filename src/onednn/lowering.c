@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct pd_lowering {
     pd_lowering_params params;
@@ -37,6 +38,7 @@ struct pd_lowered {
     size_t n_steps;
     bool *dead; // [nodes of the old graph]: no longer computed
     int32_t n_lowered;
+    double pack_ms;
 };
 
 // A product is lowered when oneDNN's set-up is small against it; a few rows are what ggml's own kernels are
@@ -83,6 +85,10 @@ pd_status pd_lowering_create(const pd_lowering_params *params, pd_lowering **out
         pd_lowering_free(lowering);
         return status;
     }
+    if (lowering->choice.useless) {
+        pd_lowering_free(lowering);
+        return PD_OK;
+    }
     *out = lowering;
     return PD_OK;
 }
@@ -100,11 +106,7 @@ const char *pd_lowering_description(const pd_lowering *lowering) {
 
 size_t pd_lowering_packed_bytes(const pd_lowering *lowering) {
     if (!lowering) return 0;
-    pd_store *store = (pd_store *)(uintptr_t)&lowering->store; // only its lock changes
-    pthread_mutex_lock(&store->mutex);
-    const size_t bytes = store->bytes;
-    pthread_mutex_unlock(&store->mutex);
-    return bytes;
+    return atomic_load(&lowering->store.bytes);
 }
 
 // ---- which nodes -------------------------------------------------------------------------------------------
@@ -156,10 +158,15 @@ static bool wants_packing(const struct ggml_tensor *node, pd_number_kind kind) {
 
 // ---- packing -----------------------------------------------------------------------------------------------
 
-// What the machine keeps for everything else.
-static size_t reserve(size_t available) {
-    const size_t least = (size_t)512 << 20;
-    return available / 8 > least ? available / 8 : least;
+// Bytes that may still be packed: what is available, less what the machine keeps for everything else.
+static size_t memory_left(const pd_lowering *lowering) {
+    if (lowering->params.most_packed_bytes > 0) {
+        const size_t most = lowering->params.most_packed_bytes, used = lowering->store.bytes;
+        return most > used ? most - used : 0;
+    }
+    const size_t available = pd_memory_available(), least = (size_t)512 << 20;
+    const size_t kept = available / 8 > least ? available / 8 : least;
+    return available > kept ? available - kept : 0;
 }
 
 // All constant weights of the graph, packed; with the store's mutex held.
@@ -173,14 +180,17 @@ static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd
         const pd_number_kind kind = kind_of(lowering, node);
         if (!wants_packing(node, kind)) continue;
         pd_packed *packed;
-        PD_TRY(pd_store_get(store, lowering->cache, node->src[0], kind, PD_INT8_GROUP, lowering->choice.range,
-                            &packed, err));
+        const pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind, PD_INT8_GROUP,
+                                              lowering->choice.range, &packed, err);
+        if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) continue; // lower_product copes
+        PD_TRY(status);
     }
-    const size_t wanted = pd_store_wanted(store), available = pd_memory_available();
+    const size_t wanted = pd_store_wanted(store), left = memory_left(lowering);
     if (wanted == 0) return PD_OK;
-    if (wanted > available || available - wanted < reserve(available)) {
-        return pd_fail(err, PD_ERR_MEMORY, "packed weights would take %zu MiB, and %zu MiB are free",
-                       wanted >> 20, available >> 20);
+    if (wanted > left) {
+        return pd_fail(err, PD_ERR_MEMORY,
+                       "compute %s: packed weights would take %zu MiB, and there is room for %zu MiB",
+                       lowering->choice.description, wanted >> 20, left >> 20);
     }
     const size_t before = store->bytes;
     PD_TRY(pd_store_fill(store, lowering->cache, params, workers, err));
@@ -189,10 +199,18 @@ static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd
     return PD_OK;
 }
 
+static bool is_cancelled(const pd_lower_params *params) {
+    return params->cancel && atomic_load_explicit(params->cancel, memory_order_relaxed);
+}
+
 static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *graph,
                                    const pd_lower_params *params, pd_worker *workers, pd_error *err) {
     pd_error lack = {0};
-    pthread_mutex_lock(&lowering->store.mutex);
+    // Another session may be packing, which takes a while.
+    while (pthread_mutex_trylock(&lowering->store.mutex) != 0) {
+        if (is_cancelled(params)) return pd_fail(err, PD_ERR_CANCELLED, "cancelled");
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
     pd_status status = pack(lowering, graph, params, workers, &lack);
     if (status != PD_OK) pd_store_drop_empty(&lowering->store, lowering->cache);
     if (status == PD_ERR_MEMORY && !lowering->params.strict) {
@@ -208,27 +226,37 @@ static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *gr
 
 // ---- rewriting ---------------------------------------------------------------------------------------------
 
+// ggml aligns to less than a cache line: nodes of bytes have room for where one begins.
+enum { LINE = 64 };
+
+static void *line_of(const struct ggml_tensor *node) {
+    return (void *)(((uintptr_t)node->data + LINE - 1) / LINE * LINE);
+}
+
 static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
-    pd_product_run(s->product, &s->lowered->workers[ith], node->src[0], node->src[1], node, nth);
+    const bool converted = pd_product_activations(s->product) != NULL;
+    const void *source = converted ? line_of(node->src[1]) : node->src[1]->data;
+    pd_product_run(s->product, &s->lowered->workers[ith], node->src[0], source, node, nth);
 }
 
 static void run_activations(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
-    pd_activations_fill(s->activations, node->src[0], node->data, s->lowered->workers[ith].panel, ith, nth);
+    pd_activations_fill(s->activations, node->src[0], line_of(node), s->lowered->workers[ith].panel, ith,
+                        nth);
 }
 
 static void run_attention_pack(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
     const struct ggml_tensor *mask = node->src[2];
     pd_attention_pack(s->attention, &s->lowered->workers[ith], node->src[0]->data, node->src[1]->data,
-                      mask ? mask->data : NULL, node->data, nth);
+                      mask ? mask->data : NULL, line_of(node), nth);
 }
 
 static void run_attention(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
     const struct ggml_tensor *mask = node->src[2];
-    pd_attention_run(s->attention, &s->lowered->workers[ith], node->src[0]->data, node->src[1]->data,
+    pd_attention_run(s->attention, &s->lowered->workers[ith], node->src[0]->data, line_of(node->src[1]),
                      mask ? mask->data : NULL, node->data, nth);
 }
 
@@ -265,8 +293,8 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
     }
     step *s = add_step(lowered);
     s->activations = plan;
-    s->node =
-        custom(lowered, GGML_TYPE_I8, (int64_t)pd_activations_bytes(plan), &source, 1, run_activations, s);
+    s->node = custom(lowered, GGML_TYPE_I8, (int64_t)pd_activations_bytes(plan) + LINE, &source, 1,
+                     run_activations, s);
     return s->node;
 }
 
@@ -286,7 +314,7 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd
     if (kind == PD_NUMBER_INT8 && !packed) return PD_OK; // there was no memory for it
     pd_product *product;
     const pd_status status = pd_product_create(lowering->cache, node, kind, packed, &product, err);
-    if (status == PD_ERR_UNSUPPORTED) return PD_OK; // ggml computes it
+    if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) return PD_OK; // ggml computes it
     PD_TRY(status);
     step *s = add_step(lowered);
     s->product = product;
@@ -315,8 +343,9 @@ static int count_users(const struct ggml_tensor *tensor, const void *context) {
 static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
                                  const pd_attention_match *match, pd_error *err) {
     pd_lowering *lowering = lowered->lowering;
-    const pd_attention_shape shape =
-        pd_attention_match_shape(match, lowering->choice.changing == PD_NUMBER_BF16 ? dnnl_bf16 : dnnl_f32);
+    // Eager attention is f32 whatever the rest is: it is what one compares with.
+    const bool bf16 = lowering->choice.changing == PD_NUMBER_BF16 && match->n_inner == 0;
+    const pd_attention_shape shape = pd_attention_match_shape(match, bf16 ? dnnl_bf16 : dnnl_f32);
     pd_attention_plan *plan;
     const pd_status status = pd_attention_create(lowering->cache, &shape, &plan, err);
     if (status == PD_ERR_UNSUPPORTED) return PD_OK; // ggml computes it
@@ -328,8 +357,9 @@ static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
     for (int32_t i = 0; i < lowered->n_threads; i++)
         PD_TRY(pd_worker_reserve(&lowered->workers[i], scratch, panel, tile, err));
     struct ggml_tensor *packed_sources[3] = {match->k, match->v, match->mask};
-    struct ggml_tensor *packed = custom(lowered, GGML_TYPE_I8, (int64_t)pd_attention_packed_bytes(plan),
-                                        packed_sources, match->mask ? 3 : 2, run_attention_pack, s);
+    struct ggml_tensor *packed =
+        custom(lowered, GGML_TYPE_I8, (int64_t)pd_attention_packed_bytes(plan) + LINE, packed_sources,
+               match->mask ? 3 : 2, run_attention_pack, s);
     struct ggml_tensor *sources[3] = {match->q, packed, match->mask};
     rewrite(lowered, match->result, sources, match->mask ? 3 : 2, run_attention, s);
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
@@ -391,7 +421,9 @@ pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lo
     pd_lowered *lowered = calloc(1, sizeof *lowered);
     if (!lowered) return pd_fail_memory(err, sizeof *lowered, "a lowered graph");
     pd_status status = lowered_init(lowered, lowering, graph, params, err);
+    const int64_t start = ggml_time_us();
     if (status == PD_OK) status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
+    lowered->pack_ms = (double)(ggml_time_us() - start) * 1e-3;
     if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
     if (status == PD_OK) status = rewrite_products(lowered, graph, err);
     if (status != PD_OK) {
@@ -418,6 +450,10 @@ pd_status pd_lowered_check(const pd_lowered *lowered, pd_error *err) {
         if (failed != dnnl_success) return pd_fail(err, PD_ERR_BACKEND, "oneDNN failed (%d)", (int)failed);
     }
     return PD_OK;
+}
+
+double pd_lowered_pack_ms(const pd_lowered *lowered) {
+    return lowered->pack_ms;
 }
 
 size_t pd_lowered_bytes(const pd_lowered *lowered) {

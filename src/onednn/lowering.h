@@ -16,8 +16,9 @@ typedef struct pd_lowered pd_lowered;
 
 typedef struct pd_lowering_params {
     pd_compute_type compute;
-    bool strict;     // an error, where else something slower is taken and said
-    bool everything; // products of any size, where else small ones stay with ggml (for tests)
+    bool strict;              // an error, where else something slower is taken and said
+    bool everything;          // products of any size, where else small ones stay with ggml (for tests)
+    size_t most_packed_bytes; // 0: as much as the machine can spare
     pd_log_callback log;
     void *log_user;
 } pd_lowering_params;
@@ -26,7 +27,7 @@ typedef struct pd_lowering_params {
 // CPU. PD_ERR_UNSUPPORTED when strict and the CPU or this build lacks what was asked for.
 pd_status pd_lowering_create(const pd_lowering_params *params, pd_lowering **lowering, pd_error *err);
 void pd_lowering_free(pd_lowering *lowering);
-// What was picked, such as "int8 and f32 (avx2)"; "ggml" for NULL.
+// What was picked, such as "int8, f32 for float weights (avx2)"; "ggml" for NULL.
 const char *pd_lowering_description(const pd_lowering *lowering);
 // Bytes of packed weights so far.
 size_t pd_lowering_packed_bytes(const pd_lowering *lowering);
@@ -51,6 +52,8 @@ struct ggml_cgraph *pd_lowered_graph(const pd_lowered *lowered);
 int32_t pd_lowered_count(const pd_lowered *lowered);
 // Whether all its computations so far succeeded; to be asked after each.
 pd_status pd_lowered_check(const pd_lowered *lowered, pd_error *err);
+// Milliseconds it took to pack weights, waiting for another session's packing included.
+double pd_lowered_pack_ms(const pd_lowered *lowered);
 // Bytes of its threads' scratch memory.
 size_t pd_lowered_bytes(const pd_lowered *lowered);
 void pd_lowered_free(pd_lowered *lowered);

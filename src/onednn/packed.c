@@ -26,6 +26,8 @@ pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *sourc
     if (!packed) return pd_fail_memory(err, sizeof *packed, "packed weights");
     packed->source = source;
     packed->key = source->data;
+    packed->type = source->type;
+    packed->row_bytes = source->nb[1];
     packed->kind = kind;
     packed->range = range;
     packed->k = source->ne[0];

@@ -28,14 +28,16 @@ static inline int64_t pd_panel_columns(int64_t n, int64_t panel) {
 // groups.
 typedef struct pd_packed {
     const struct ggml_tensor *source; // [k, n]; while packing
-    const void *key;                  // its data
-    pd_number_kind kind;              // bf16 or int8
-    pd_int8_range range;              // int8
-    int64_t k, n;                     // inner dimension, columns
-    int64_t group;                    // inner numbers that share a scale; k but for int8
-    int64_t n_groups;                 // of them, the last maybe smaller
-    int64_t n_panels;                 // pd_panel_count(n)
-    const pd_gemm *like[4];           // layout of a block: [last panel + 2 · last group]
+    const void *key;                  // its data, type and row: what it is known by
+    enum ggml_type type;
+    size_t row_bytes;
+    pd_number_kind kind;    // bf16 or int8
+    pd_int8_range range;    // int8
+    int64_t k, n;           // inner dimension, columns
+    int64_t group;          // inner numbers that share a scale; k but for int8
+    int64_t n_groups;       // of them, the last maybe smaller
+    int64_t n_panels;       // pd_panel_count(n)
+    const pd_gemm *like[4]; // layout of a block: [last panel + 2 · last group]
     size_t block_bytes, panel_bytes;
     unsigned char *data; // [n_panels][n_groups] blocks
     float *scales;       // int8: [n_groups][n]

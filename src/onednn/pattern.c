@@ -59,7 +59,8 @@ bool pd_match_attention(struct ggml_tensor *node, int (*users)(const struct ggml
                         const void *context, pd_attention_match *match) {
     const bool found = node->op == GGML_OP_FLASH_ATTN_EXT ? match_flash(node, match)
                                                           : match_eager(node, users, context, match);
-    return found && node->type == GGML_TYPE_F32 && match->q->type == GGML_TYPE_F32 &&
+    return found && match->k->ne[1] == match->v->ne[1] && match->k->ne[2] == match->v->ne[2] &&
+           node->type == GGML_TYPE_F32 && match->q->type == GGML_TYPE_F32 &&
            match->q->nb[0] == sizeof(float) && match->k->nb[0] == ggml_type_size(match->k->type) &&
            match->v->nb[0] == ggml_type_size(match->v->type);
 }

@@ -273,12 +273,12 @@ static void run_task(const pd_product *p, pd_worker *worker, int64_t index, cons
     }
 }
 
-void pd_product_run(pd_product *p, pd_worker *worker, const struct ggml_tensor *weights,
-                    const struct ggml_tensor *source, struct ggml_tensor *destination, int nth) {
+void pd_product_run(pd_product *p, pd_worker *worker, const struct ggml_tensor *weights, const void *source,
+                    struct ggml_tensor *destination, int nth) {
     for (;;) {
         const int index = atomic_fetch_add(&p->next_task, 1);
         if (index >= p->n_tasks) break;
-        run_task(p, worker, index, weights, source->data, destination);
+        run_task(p, worker, index, weights, source, destination);
     }
     // The last to leave sets the counters back; all have left before anyone comes again.
     if (atomic_fetch_add(&p->finished, 1) + 1 == nth) {

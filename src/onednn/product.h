@@ -20,7 +20,7 @@ void pd_product_free(pd_gemm_cache *cache, pd_product *product);
 const pd_activations *pd_product_activations(const pd_product *product);
 // What each worker must have.
 void pd_product_worker_bytes(const pd_product *product, size_t *scratch, size_t *panel, size_t *tile);
-// Computes tasks until none is left, into destination; `source` is the node's src[1], or what its activations
-// became. Called by each of nth threads.
+// Computes tasks until none is left, into destination; `source` is the data of the node's src[1], or what its
+// activations became. Called by each of nth threads.
 void pd_product_run(pd_product *product, pd_worker *worker, const struct ggml_tensor *weights,
-                    const struct ggml_tensor *source, struct ggml_tensor *destination, int nth);
+                    const void *source, struct ggml_tensor *destination, int nth);

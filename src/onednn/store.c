@@ -18,8 +18,8 @@ void pd_store_free(pd_store *store, pd_gemm_cache *cache) {
 }
 
 static bool is_entry_of(const pd_packed *entry, const struct ggml_tensor *source, pd_number_kind kind) {
-    return entry->key == source->data && entry->kind == kind && entry->k == source->ne[0] &&
-           entry->n == source->ne[1];
+    return entry->key == source->data && entry->type == source->type && entry->row_bytes == source->nb[1] &&
+           entry->kind == kind && entry->k == source->ne[0] && entry->n == source->ne[1];
 }
 
 const pd_packed *pd_store_find(const pd_store *store, const struct ggml_tensor *source, pd_number_kind kind) {
@@ -89,7 +89,7 @@ static pd_status fill_entry(pd_packed *packed, const pd_lower_params *params, pd
     PD_TRY(pd_packed_allocate(packed, err));
     for (int32_t i = 0; i < params->n_threads; i++)
         PD_TRY(pd_worker_reserve(&workers[i], 0, pd_packed_worker_bytes(packed), 0, err));
-    char memory[4096];
+    _Alignas(16) char memory[4096]; // as ggml wants it
     struct ggml_context *ctx = ggml_init(
         (struct ggml_init_params){.mem_size = sizeof memory, .mem_buffer = memory, .no_alloc = true});
     if (!ctx) return pd_fail_memory(err, sizeof memory, "packed weights");
@@ -122,7 +122,7 @@ pd_status pd_store_fill(pd_store *store, pd_gemm_cache *cache, const pd_lower_pa
         if (packed->ready) continue;
         status = fill_entry(packed, params, workers, err);
         if (status != PD_OK) break;
-        store->bytes += pd_packed_bytes(packed);
+        atomic_fetch_add(&store->bytes, pd_packed_bytes(packed));
         done += (double)pd_packed_bytes(packed);
         if (params->progress) params->progress("packing", done / wanted, params->progress_user);
     }

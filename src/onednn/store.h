@@ -11,8 +11,8 @@ typedef struct pd_store {
     pthread_mutex_t mutex; // guards all below, and is held while a graph's weights are found and packed
     pd_packed **entries;
     size_t n_entries, capacity;
-    size_t bytes;
-    bool full; // memory ran out: no more is packed
+    atomic_size_t bytes; // of filled entries; read without the mutex too
+    bool full;           // memory ran out: no more is packed
 } pd_store;
 
 pd_status pd_store_init(pd_store *store, pd_error *err);
