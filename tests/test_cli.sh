@@ -223,12 +223,12 @@ wait_for() {
     "$@" || fail "$*: did not come to be"
 }
 
-"$pdrop" run -m tiny.gguf -t 1 -c 2048 --ignore-eos -n 100000 -p hello >out 2>err </dev/null &
+succeeds synth tiny-next -q # of a longer context
+"$pdrop" run -m tiny-next.gguf -t 1 -c 4096 --ignore-eos -n 100000 -p hello >out 2>err </dev/null &
 pid=$!
 wait_for test -s out
 interrupt 'decoding' 20
 head -c 6500 long_prompt >prompt
-succeeds synth tiny-next -q # of a longer context
 "$pdrop" run -m tiny-next.gguf -t 1 --attn eager --ignore-eos -p "$(cat prompt)" >out 2>err </dev/null &
 pid=$!
 sleep 0.4
