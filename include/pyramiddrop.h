@@ -272,7 +272,8 @@ PD_API pd_status pd_session_next_token(pd_session *session, int32_t *token, pd_e
 // The logits the next token will be drawn from: n_vocab floats, owned by the session until the next call.
 PD_API pd_status pd_session_logits(pd_session *session, const float **logits, size_t *count, pd_error *err);
 // Stops the running prompt or next at the next layer, with PD_ERR_CANCELLED; with none running, the next one
-// that has to compute. Safe in signal handlers.
+// that has to compute. Safe in signal handlers; those should
+// run on a stack of their own (sigaltstack), for oneDNN's code keeps data below a computing thread's stack pointer.
 PD_API void pd_session_cancel(pd_session *session);
 
 typedef struct pd_stage_stats {

@@ -303,8 +303,13 @@ static void on_signal(int signal) {
     if (interrupted_session) pd_session_cancel(interrupted_session);
 }
 
+// On a stack of its own: oneDNN's generated code (3.7) keeps data below its stack pointer, where a handler
+// that runs on the computing thread's stack would overwrite it.
 static void handle_signals(void (*handler)(int)) {
-    struct sigaction action = {.sa_handler = handler};
+    static char stack[64 * 1024]; // AVX-512's registers and AMX's tiles are saved on it
+    const stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    sigaltstack(&alternate, NULL);
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
