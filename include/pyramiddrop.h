@@ -149,8 +149,8 @@ PD_API void pd_image_free(pd_image *image);
 
 typedef struct pd_model pd_model;
 
-// How a CPU multiplies matrices in prefill and in the vision tower (docs/architecture.md, "Lowering"). Decoding
-// keeps ggml's kernels.
+// How a CPU multiplies matrices in prefill and in the vision tower (docs/architecture.md, "Lowering").
+// Decoding keeps ggml's kernels.
 typedef enum pd_compute_type {
     // int8 for quantised weights where the CPU multiplies whole eight bits (VNNI, AMX, Arm); else bf16 where
     // it has that, else f32
@@ -215,7 +215,8 @@ typedef enum pd_aspect_ratio {
     PD_ASPECT_SQUARE = 3, // CLIP's own: shortest side resized, centre cropped
 } pd_aspect_ratio;
 
-// progress in [0, 1] of `what` ("packing", "image", "prefill"); called from the thread inside pd_session_prompt.
+// progress in [0, 1] of `what` ("packing", "image", "prefill"); called from the thread inside
+// pd_session_prompt.
 typedef void (*pd_progress_callback)(const char *what, double progress, void *user);
 
 typedef struct pd_session_params {
@@ -273,7 +274,8 @@ PD_API pd_status pd_session_next_token(pd_session *session, int32_t *token, pd_e
 PD_API pd_status pd_session_logits(pd_session *session, const float **logits, size_t *count, pd_error *err);
 // Stops the running prompt or next at the next layer, with PD_ERR_CANCELLED; with none running, the next one
 // that has to compute. Safe in signal handlers; those should
-// run on a stack of their own (sigaltstack), for oneDNN's code keeps data below a computing thread's stack pointer.
+// run on a stack of their own (sigaltstack), for oneDNN's code keeps data below a computing thread's stack
+// pointer.
 PD_API void pd_session_cancel(pd_session *session);
 
 typedef struct pd_stage_stats {
@@ -311,7 +313,7 @@ typedef struct pd_stats {
     double prefill_flops_dense;
     double image_tmacs; // the field's convention: docs/algorithm.md, section 7
     double image_tmacs_dense;
-    double pack_ms; // packing weights for the CPU's products, at their first use (pd_compute_type)
+    double pack_ms;        // packing weights for the CPU's products, at their first use (pd_compute_type)
     uint64_t packed_bytes; // of the model, so far
 } pd_stats;
 
