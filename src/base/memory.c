@@ -1,53 +1,47 @@
 #include "base/memory.h"
 
-#include <inttypes.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-// A file of one number; UINT64_MAX for "max", and where there is none.
-static uint64_t read_number(const char *path) {
-    uint64_t number = UINT64_MAX;
+// The sum of the numbers behind `keys` (NULL-terminated; NULL: the file's first line is the number) in a file
+// of the kernel's; UINT64_MAX where there is no such file or number, as for "max".
+static uint64_t read_numbers(const char *path, const char *const *keys) {
     FILE *file = fopen(path, "r");
-    if (!file) return number;
-    if (fscanf(file, "%" SCNu64, &number) != 1) number = UINT64_MAX;
-    fclose(file);
-    return number;
-}
-
-// What a control group counts as used but the kernel would give back: cached files, mapped models among them.
-static uint64_t group_cache(void) {
-    uint64_t total = 0, bytes;
-    FILE *file = fopen("/sys/fs/cgroup/memory.stat", "r");
-    if (!file) return 0;
-    char line[128];
-    while (fgets(line, sizeof line, file)) {
-        if (sscanf(line, "active_file %" SCNu64, &bytes) == 1 ||
-            sscanf(line, "inactive_file %" SCNu64, &bytes) == 1)
-            total += bytes;
-    }
-    fclose(file);
-    return total;
-}
-
-static uint64_t kernel_available(void) {
-    uint64_t kibibytes = UINT64_MAX / 1024;
-    FILE *file = fopen("/proc/meminfo", "r");
     if (!file) return UINT64_MAX;
+    static const char *const none[] = {"", NULL};
+    uint64_t total = 0;
+    bool found = false;
     char line[128];
     while (fgets(line, sizeof line, file)) {
-        if (sscanf(line, "MemAvailable: %" SCNu64, &kibibytes) == 1) break;
+        for (const char *const *key = keys ? keys : none; *key; key++) {
+            const size_t size = strlen(*key);
+            if (strncmp(line, *key, size) != 0) continue;
+            char *end;
+            const unsigned long long number = strtoull(line + size, &end, 10);
+            if (end == line + size) continue;
+            total += number;
+            found = true;
+        }
     }
     fclose(file);
-    return kibibytes < UINT64_MAX / 1024 ? kibibytes * 1024 : UINT64_MAX;
+    return found ? total : UINT64_MAX;
 }
 
 size_t pd_memory_available(void) {
-    uint64_t available = kernel_available();
-    const uint64_t limit = read_number("/sys/fs/cgroup/memory.max"),
-                   used = read_number("/sys/fs/cgroup/memory.current");
+    static const char *const free_keys[] = {"MemAvailable:", NULL};
+    // What a control group counts as used but the kernel would give back: cached files, mapped models among
+    // them.
+    static const char *const cache_keys[] = {"active_file ", "inactive_file ", NULL};
+    const uint64_t kibibytes = read_numbers("/proc/meminfo", free_keys);
+    uint64_t available = kibibytes < UINT64_MAX / 1024 ? kibibytes * 1024 : UINT64_MAX;
+    const uint64_t limit = read_numbers("/sys/fs/cgroup/memory.max", NULL),
+                   used = read_numbers("/sys/fs/cgroup/memory.current", NULL),
+                   cache = read_numbers("/sys/fs/cgroup/memory.stat", cache_keys);
     if (limit != UINT64_MAX && used != UINT64_MAX) {
-        const uint64_t cached = group_cache(), held = used > cached ? used - cached : 0;
+        const uint64_t held = cache < used ? used - cache : used;
         const uint64_t left = limit > held ? limit - held : 0;
         if (left < available) available = left;
     }

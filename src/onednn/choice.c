@@ -29,9 +29,9 @@ static const char *cpu_name(void) {
 #endif
 }
 
-static bool has_bits(int bits) {
-    const int isa = dnnl_get_effective_cpu_isa();
-    return isa != (int)dnnl_cpu_isa_default && (isa & bits) != 0;
+static bool has_bits(unsigned bits) {
+    const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
+    return isa != (unsigned)dnnl_cpu_isa_default && (isa & bits) != 0;
 }
 
 // Whether there is a kernel at all, whatever its speed.

@@ -239,7 +239,7 @@ static void run_int8(const pd_product *p, pd_worker *worker, const task *t, cons
 }
 
 static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, const void *source) {
-    if (p->kind == PD_NUMBER_INT8) {
+    if (p->packed && p->kind == PD_NUMBER_INT8) {
         run_int8(p, worker, t, source);
         return;
     }
