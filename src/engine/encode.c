@@ -1,5 +1,6 @@
 #include "engine/encode.h"
 
+#include "engine/lower.h"
 #include "model/vision.h"
 
 #include <stdlib.h>
@@ -29,14 +30,9 @@ typedef struct {
 
 // From here on g->graph is what is computed.
 static pd_status lower(pd_encode_job *job, tile_graph *g, pd_error *err) {
-    if (!job->lowering) return PD_OK;
-    const pd_lower_params params = {.cpu = job->backend->cpu,
-                                    .n_threads = job->backend->n_threads,
-                                    .cancel = job->backend->cancel,
-                                    .progress = job->progress,
-                                    .progress_user = job->progress_user};
-    PD_TRY(pd_lower(job->lowering, g->graph, &params, &g->lowered, err));
-    g->graph = pd_lowered_graph(g->lowered);
+    PD_TRY(pd_engine_lower(job->lowering, job->backend, job->progress, job->progress_user, &g->graph,
+                           &g->lowered, err));
+    if (!g->lowered) return PD_OK;
     if (pd_lowered_bytes(g->lowered) > job->scratch_bytes) job->scratch_bytes = pd_lowered_bytes(g->lowered);
     job->pack_ms += pd_lowered_pack_ms(g->lowered);
     return PD_OK;

@@ -2,6 +2,7 @@
 
 #include "drop/rank.h"
 #include "drop/select.h"
+#include "engine/lower.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -224,14 +225,9 @@ static pd_status set_inputs(prefill *p, pd_error *err) {
 // From here on p->graph is what is computed.
 static pd_status lower(prefill *p, pd_error *err) {
     pd_prefill_job *job = p->job;
-    if (!job->lowering) return PD_OK;
-    const pd_lower_params params = {.cpu = job->backend->cpu,
-                                    .n_threads = job->backend->n_threads,
-                                    .cancel = job->backend->cancel,
-                                    .progress = job->progress,
-                                    .progress_user = job->progress_user};
-    PD_TRY(pd_lower(job->lowering, p->graph, &params, &p->lowered, err));
-    p->graph = pd_lowered_graph(p->lowered);
+    PD_TRY(pd_engine_lower(job->lowering, job->backend, job->progress, job->progress_user, &p->graph,
+                           &p->lowered, err));
+    if (!p->lowered) return PD_OK;
     job->scratch_bytes = pd_lowered_bytes(p->lowered);
     job->pack_ms = pd_lowered_pack_ms(p->lowered);
     return PD_OK;

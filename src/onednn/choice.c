@@ -36,17 +36,9 @@ static bool has_bits(unsigned bits) {
 
 // Whether there is a kernel at all, whatever its speed.
 static bool can_multiply(pd_gemm_cache *cache, pd_number_kind kind) {
-    static const dnnl_data_type_t sources[] = {dnnl_f32, dnnl_bf16, dnnl_u8};
-    static const dnnl_data_type_t weights[] = {dnnl_f32, dnnl_bf16, dnnl_s8};
-    const pd_gemm_shape shape = {.m = 64,
-                                 .n = 64,
-                                 .k = 64,
-                                 .source_stride_m = 64,
-                                 .source_stride_k = 1,
-                                 .destination_stride_m = 64,
-                                 .source = sources[kind],
-                                 .weights = weights[kind],
-                                 .destination = kind == PD_NUMBER_INT8 ? dnnl_s32 : dnnl_f32};
+    pd_gemm_shape shape = {
+        .m = 64, .n = 64, .k = 64, .source_stride_m = 64, .source_stride_k = 1, .destination_stride_m = 64};
+    pd_gemm_set_types(&shape, kind);
     const pd_gemm *gemm;
     if (pd_gemm_get(cache, &shape, &gemm, NULL) != PD_OK) return false;
     pd_gemm_release(cache, gemm);

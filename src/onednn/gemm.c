@@ -51,6 +51,12 @@ void *pd_aligned_alloc(size_t bytes) {
     return memory;
 }
 
+void pd_gemm_set_types(pd_gemm_shape *shape, pd_number_kind kind) {
+    shape->source = kind == PD_NUMBER_F32 ? dnnl_f32 : kind == PD_NUMBER_BF16 ? dnnl_bf16 : dnnl_u8;
+    shape->weights = kind == PD_NUMBER_INT8 ? dnnl_s8 : shape->source;
+    shape->destination = kind == PD_NUMBER_INT8 ? dnnl_s32 : dnnl_f32;
+}
+
 pd_status pd_gemm_cache_create(pd_gemm_cache **out, pd_error *err) {
     *out = NULL;
     pd_gemm_cache *cache = calloc(1, sizeof *cache);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "onednn/rows.h"
 
 #include <oneapi/dnnl/dnnl.h>
 
@@ -18,6 +19,9 @@ typedef struct pd_gemm_shape {
     dnnl_data_type_t source, weights, destination; // f32 f32 f32, bf16 bf16 f32 or u8 s8 s32
     bool accumulate;                               // destination += instead of =
 } pd_gemm_shape;
+
+// The three types of a product in such numbers.
+void pd_gemm_set_types(pd_gemm_shape *shape, pd_number_kind kind);
 
 // oneDNN's engine and the primitives made so far. Thread-safe; one for each model.
 typedef struct pd_gemm_cache pd_gemm_cache;

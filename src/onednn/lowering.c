@@ -266,6 +266,13 @@ static step *add_step(pd_lowered *lowered) {
     return s;
 }
 
+static pd_status reserve_workers(pd_lowered *lowered, size_t scratch, size_t panel, size_t tile,
+                                 pd_error *err) {
+    for (int32_t i = 0; i < lowered->n_threads; i++)
+        PD_TRY(pd_worker_reserve(&lowered->workers[i], scratch, panel, tile, err));
+    return PD_OK;
+}
+
 static struct ggml_tensor *custom(pd_lowered *lowered, enum ggml_type type, int64_t size,
                                   struct ggml_tensor **sources, int n_sources, ggml_custom_op_t run,
                                   step *s) {
@@ -320,8 +327,7 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd
     s->product = product;
     size_t scratch, panel, tile;
     pd_product_worker_bytes(product, &scratch, &panel, &tile);
-    for (int32_t i = 0; i < lowered->n_threads; i++)
-        PD_TRY(pd_worker_reserve(&lowered->workers[i], scratch, panel, tile, err));
+    PD_TRY(reserve_workers(lowered, scratch, panel, tile, err));
     const pd_activations *activations = pd_product_activations(product);
     struct ggml_tensor *sources[2] = {node->src[0], node->src[1]};
     if (activations) sources[1] = activations_node(lowered, node->src[1], activations);
@@ -354,8 +360,7 @@ static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
     s->attention = plan;
     size_t scratch, panel, tile;
     pd_attention_worker_bytes(plan, &scratch, &panel, &tile);
-    for (int32_t i = 0; i < lowered->n_threads; i++)
-        PD_TRY(pd_worker_reserve(&lowered->workers[i], scratch, panel, tile, err));
+    PD_TRY(reserve_workers(lowered, scratch, panel, tile, err));
     struct ggml_tensor *packed_sources[3] = {match->k, match->v, match->mask};
     struct ggml_tensor *packed =
         custom(lowered, GGML_TYPE_I8, (int64_t)pd_attention_packed_bytes(plan) + LINE, packed_sources,

@@ -6,16 +6,13 @@
 // Row counts of products differ; the layout is what oneDNN likes for a whole task.
 static pd_status choose_layout(pd_gemm_cache *cache, const pd_packed *packed, int64_t columns, int64_t group,
                                const pd_gemm **like, pd_error *err) {
-    const bool int8 = packed->kind == PD_NUMBER_INT8;
-    const pd_gemm_shape shape = {.m = PD_CHUNK_ROWS,
-                                 .n = columns,
-                                 .k = group,
-                                 .source_stride_m = packed->k,
-                                 .source_stride_k = 1,
-                                 .destination_stride_m = packed->n,
-                                 .source = int8 ? dnnl_u8 : dnnl_bf16,
-                                 .weights = int8 ? dnnl_s8 : dnnl_bf16,
-                                 .destination = int8 ? dnnl_s32 : dnnl_f32};
+    pd_gemm_shape shape = {.m = PD_CHUNK_ROWS,
+                           .n = columns,
+                           .k = group,
+                           .source_stride_m = packed->k,
+                           .source_stride_k = 1,
+                           .destination_stride_m = packed->n};
+    pd_gemm_set_types(&shape, packed->kind);
     return pd_gemm_get(cache, &shape, like, err);
 }
 

@@ -42,11 +42,6 @@ static int64_t chunk_rows(const pd_product *p, int64_t chunk) {
     return left < p->chunk ? left : p->chunk;
 }
 
-static int64_t group_size(const pd_product *p, int64_t group) {
-    const int64_t left = p->k - group * p->group;
-    return left < p->group ? left : p->group;
-}
-
 static void read_geometry(pd_product *p, const struct ggml_tensor *node) {
     const struct ggml_tensor *weights = node->src[0];
     p->outer = node->op == GGML_OP_OUT_PROD;
@@ -100,26 +95,21 @@ static void plan_weights(pd_product *p, const struct ggml_tensor *weights) {
 
 static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggml_tensor *node,
                            pd_error *err) {
-    static const dnnl_data_type_t sources[] = {dnnl_f32, dnnl_bf16, dnnl_u8};
-    static const dnnl_data_type_t weights[] = {dnnl_f32, dnnl_bf16, dnnl_s8};
     const bool int8 = p->kind == PD_NUMBER_INT8;
     for (int i = 0; i < 8; i++) {
         const int64_t chunk = i & 1 ? p->n_chunks - 1 : 0, panel = i & 2 ? p->n_panels - 1 : 0,
                       group = i & 4 ? p->n_groups - 1 : 0;
-        const pd_gemm_shape shape = {.m = chunk_rows(p, chunk),
-                                     .n = pd_panel_columns(p->n, panel),
-                                     .k = group_size(p, group),
-                                     .source_stride_m = p->source_stride_m,
-                                     .source_stride_k = p->source_stride_k,
-                                     .weights_stride_k = p->weights_stride_k,
-                                     .weights_stride_n = p->weights_stride_n,
-                                     .packed_like =
-                                         p->packed ? pd_packed_like(p->packed, panel, group) : NULL,
-                                     .destination_stride_m = int8 ? pd_panel_columns(p->n, panel)
-                                                                  : (int64_t)(node->nb[1] / sizeof(float)),
-                                     .source = sources[p->kind],
-                                     .weights = weights[p->kind],
-                                     .destination = int8 ? dnnl_s32 : dnnl_f32};
+        pd_gemm_shape shape = {.m = chunk_rows(p, chunk),
+                               .n = pd_panel_columns(p->n, panel),
+                               .k = p->packed ? pd_packed_group(p->packed, group) : p->k,
+                               .source_stride_m = p->source_stride_m,
+                               .source_stride_k = p->source_stride_k,
+                               .weights_stride_k = p->weights_stride_k,
+                               .weights_stride_n = p->weights_stride_n,
+                               .packed_like = p->packed ? pd_packed_like(p->packed, panel, group) : NULL,
+                               .destination_stride_m = int8 ? pd_panel_columns(p->n, panel)
+                                                            : (int64_t)(node->nb[1] / sizeof(float))};
+        pd_gemm_set_types(&shape, p->kind);
         PD_TRY(pd_gemm_get(cache, &shape, &p->gemms[i], err));
         const size_t bytes = pd_gemm_scratch_bytes(p->gemms[i]);
         if (bytes > p->scratch_bytes) p->scratch_bytes = bytes;
