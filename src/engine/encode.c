@@ -47,7 +47,10 @@ static pd_status build(pd_encode_job *job, tile_graph *g, pd_error *err) {
     g->graph = ggml_new_graph_custom(g->ctx, size, false);
     g->pixels = ggml_new_tensor_3d(g->ctx, GGML_TYPE_F32, side, side, 3);
     ggml_set_input(g->pixels);
-    g->tower = ggml_cont(g->ctx, pd_vision_tower(g->ctx, job->weights, g->pixels, job->flash));
+    struct ggml_tensor *rows = pd_vision_tower(g->ctx, job->weights, g->pixels, job->flash, NULL);
+    // without the class token
+    g->tower =
+        ggml_cont(g->ctx, ggml_view_2d(g->ctx, rows, rows->ne[0], rows->ne[1] - 1, rows->nb[1], rows->nb[1]));
     g->tokens = pd_projector(g->ctx, job->weights, g->tower);
     ggml_set_output(g->tokens);
     ggml_build_forward_expand(g->graph, g->tokens);

@@ -9,3 +9,11 @@
 // kernel; else explicit scores and a softmax in f32. Returns [head_dim * n_heads, n_q].
 struct ggml_tensor *pd_attend(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k,
                               struct ggml_tensor *v, struct ggml_tensor *mask, bool flash);
+
+// Who attends instead: to rows packed from several sequences, say.
+// build: q [head_dim, n_heads, n], k and v [head_dim, n_kv_heads, n] → [head_dim * n_heads, n].
+typedef struct pd_attender {
+    struct ggml_tensor *(*build)(struct ggml_context *ctx, struct ggml_tensor *q, struct ggml_tensor *k,
+                                 struct ggml_tensor *v, void *user);
+    void *user;
+} pd_attender;

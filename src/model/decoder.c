@@ -7,21 +7,27 @@ static struct ggml_tensor *rms_norm(struct ggml_context *ctx, const pd_decoder_w
     return ggml_mul(ctx, ggml_rms_norm(ctx, x, w->h.rms_epsilon), weight);
 }
 
-static struct ggml_tensor *linear(struct ggml_context *ctx, struct ggml_tensor *weight,
-                                  struct ggml_tensor *bias, struct ggml_tensor *x) {
-    x = ggml_mul_mat(ctx, weight, x);
+static struct ggml_tensor *product(struct ggml_context *ctx, const pd_decoder_weights *w,
+                                   struct ggml_tensor *weight, struct ggml_tensor *x) {
+    return w->product ? w->product(ctx, weight, x, w->product_user) : ggml_mul_mat(ctx, weight, x);
+}
+
+static struct ggml_tensor *linear(struct ggml_context *ctx, const pd_decoder_weights *w,
+                                  struct ggml_tensor *weight, struct ggml_tensor *bias,
+                                  struct ggml_tensor *x) {
+    x = product(ctx, w, weight, x);
     return bias ? ggml_add(ctx, x, bias) : x;
 }
 
 void pd_decoder_keys(struct ggml_context *ctx, const pd_decoder_weights *w, int32_t index, pd_rows *rows) {
     const pd_decoder_layer *layer = &w->layers[index];
     if (!rows->normed) rows->normed = rms_norm(ctx, w, rows->residual, layer->attn_norm);
-    if (!rows->keys) rows->keys = linear(ctx, layer->k, layer->k_bias, rows->normed);
+    if (!rows->keys) rows->keys = linear(ctx, w, layer->k, layer->k_bias, rows->normed);
 }
 
 struct ggml_tensor *pd_decoder_queries(struct ggml_context *ctx, const pd_decoder_weights *w, int32_t index,
                                        struct ggml_tensor *normed) {
-    return linear(ctx, w->layers[index].q, w->layers[index].q_bias, normed);
+    return linear(ctx, w, w->layers[index].q, w->layers[index].q_bias, normed);
 }
 
 struct ggml_tensor *pd_decoder_rope(struct ggml_context *ctx, const pd_decoder_weights *w,
@@ -79,9 +85,9 @@ struct ggml_tensor *pd_decoder_layer_forward(struct ggml_context *ctx, struct gg
     pd_rows rows = in->rows;
     pd_decoder_keys(ctx, w, index, &rows);
     struct ggml_tensor *k = pd_decoder_rope(ctx, w, rows.keys, h->n_kv_heads, in->positions);
-    struct ggml_tensor *v = linear(ctx, layer->v, layer->v_bias, rows.normed);
+    struct ggml_tensor *v = linear(ctx, w, layer->v, layer->v_bias, rows.normed);
     v = ggml_reshape_3d(ctx, v, h->head_dim, h->n_kv_heads, v->ne[1]); // [head_dim, n_kv_heads, n]
-    store_and_view(ctx, graph, w, in, &k, &v);
+    if (!in->attention) store_and_view(ctx, graph, w, in, &k, &v);
 
     struct ggml_tensor *residual = rows.residual, *normed = rows.normed, *positions = in->positions,
                        *mask = in->mask;
@@ -93,15 +99,16 @@ struct ggml_tensor *pd_decoder_layer_forward(struct ggml_context *ctx, struct gg
     }
     struct ggml_tensor *q = pd_decoder_queries(ctx, w, index, normed);
     q = pd_decoder_rope(ctx, w, q, h->n_heads, positions); // [head_dim, n_heads, n]
-    q = ggml_permute(ctx, q, 0, 2, 1, 3);                  // [head_dim, n, n_heads]
-    struct ggml_tensor *attended = pd_attend(ctx, q, k, v, mask, in->flash);
-    residual = ggml_add(ctx, residual, linear(ctx, layer->o, layer->o_bias, attended)); // [n_embd, n]
+    struct ggml_tensor *attended =
+        in->attention ? in->attention->build(ctx, q, k, v, in->attention->user)
+                      : pd_attend(ctx, ggml_permute(ctx, q, 0, 2, 1, 3), k, v, mask, in->flash);
+    residual = ggml_add(ctx, residual, linear(ctx, w, layer->o, layer->o_bias, attended)); // [n_embd, n]
 
     normed = rms_norm(ctx, w, residual, layer->ffn_norm);
-    struct ggml_tensor *gate = ggml_mul_mat(ctx, layer->gate, normed);
-    struct ggml_tensor *up = ggml_mul_mat(ctx, layer->up, normed);
+    struct ggml_tensor *gate = product(ctx, w, layer->gate, normed);
+    struct ggml_tensor *up = product(ctx, w, layer->up, normed);
     struct ggml_tensor *inner = ggml_swiglu_split(ctx, gate, up); // silu(gate) · up: [n_ff, n]
-    residual = ggml_add(ctx, residual, ggml_mul_mat(ctx, layer->down, inner));
+    residual = ggml_add(ctx, residual, product(ctx, w, layer->down, inner));
     ggml_build_forward_expand(graph, residual);
     return residual;
 }

@@ -2,6 +2,7 @@
 // rows are ever dropped.
 #pragma once
 
+#include "model/attention.h"
 #include "model/kv_cache.h"
 
 // The live rows at a layer's input. `normed` and `keys` are what the layer would compute first; who has
@@ -17,6 +18,8 @@ typedef struct pd_layer_input {
     struct ggml_tensor *positions; // i32 [n]
     struct ggml_tensor *mask;      // f16 [n_kv, n], causal; NULL: every row sees all
     bool flash;
+    const pd_attender
+        *attention;     // instead of pd_attend with `mask` and `flash`, and without a cache; or NULL
     bool last_row_only; // compute the output of the last row alone: [n_embd, 1]
     // Where keys and values go: both NULL: nowhere. write_row NULL: rows 0 … n−1 of the cache are written,
     // and the rows attend to each other. Else row write_row (i64 [1]) is written, and the rows attend to the

@@ -25,6 +25,10 @@ typedef struct pd_decoder_weights {
     struct ggml_tensor *output;          // [n_embd, n_vocab]; the embedding itself where they are tied
     struct ggml_tensor *rope_factors;    // [rope_dim / 2] or NULL: LLaMA-3's frequency factors
     pd_decoder_layer *layers;            // h.n_layers, owned
+    // Instead of ggml_mul_mat(weight, x) in the layers, such as a product with low-rank adapters; or NULL.
+    struct ggml_tensor *(*product)(struct ggml_context *ctx, struct ggml_tensor *weight,
+                                   struct ggml_tensor *x, void *user);
+    void *product_user;
 } pd_decoder_weights;
 
 typedef struct pd_vision_layer {
