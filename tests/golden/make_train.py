@@ -68,8 +68,8 @@ def make_pairs():
     pairs = {}
     for name, llava in llavas.items():
         model = "mha.gguf" if name == "next" else name + ".gguf"
-        pair = Pair(model, f"{name}-mmproj.gguf", "anyres" if name == "next" else "pad", "qwen2" if name == "qwen2" else "llama",
-                    llava, double_precision(llava), name == "qwen2")
+        aspect, arch = "anyres" if name == "next" else "pad", "qwen2" if name == "qwen2" else "llama"
+        pair = Pair(model, f"{name}-mmproj.gguf", aspect, arch, llava, double_precision(llava), name == "qwen2")
         check_files(pair)
         pairs[name] = pair
     return pairs
@@ -274,8 +274,8 @@ def train(llava, policy, batches, recipe, legacy_names):
         for decays in (True, False):
             tensors = [entry.tensor for entry in entries if entry.group == group and entry.decays == decays]
             if tensors:
-                groups.append({"params": tensors, "lr": recipe.lr[group], "weight_decay": recipe.weight_decay if decays else 0.0,
-                               "group": group})
+                groups.append({"params": tensors, "lr": recipe.lr[group], "group": group,
+                               "weight_decay": recipe.weight_decay if decays else 0.0})
     optimiser = torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps)
     schedule = get_cosine_schedule_with_warmup(optimiser, recipe.warmup_steps, recipe.n_steps)
     initial = weight_values(entries)
@@ -309,12 +309,13 @@ def make_steps(directory, name, make_pair, patterns, recipe, layers=(), ratios=(
         generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
         batches = [make_batch(pair, batch, generator) for batch in patterns]
         try:
-            entries, steps, kept, gradients, final, change, merged = train(pair.double, policy, batches, recipe, pair.legacy_names)
+            results = train(pair.double, policy, batches, recipe, pair.legacy_names)
             break
         except Unclear:
             continue
     else:
         raise RuntimeError(f"{name}: no suitable samples")
+    entries, steps, kept, gradients, final, change, merged = results
     _, single_steps, single_kept, _, single_final, single_change, single_merged = train(
         pair.single, policy, batches, recipe, pair.legacy_names)
     assert kept == single_kept, name
@@ -346,7 +347,8 @@ def make_steps(directory, name, make_pair, patterns, recipe, layers=(), ratios=(
         single_values = [values for _, values in single_merged]
         expect["float32_noise"]["merged"] = number(noise(single_values, [values for _, values in merged], 0.0))
         expect["merged"] = write_compact(directory, name + ".merged.f32", [values for _, values in merged])
-        expect["merged_parameters"] = [[entry.name, len(values), number(float(np.linalg.norm(values)))] for entry, values in merged]
+        expect["merged_parameters"] = [[entry.name, len(values), number(float(np.linalg.norm(values)))]
+                                       for entry, values in merged]
     return {
         "name": name,
         "model": pair.model,
@@ -418,7 +420,7 @@ def main(directory):
     add("unseen_image", "mha", [("b 4 +3 2 i 3", ["wide.png"]), ("b 4 i 5 +3", ["tall.png"])], *PYRAMID)
     add("text_only", "mha", [("b 8 +5 3 +2", []), ("b 5 +7", [])], *PYRAMID)
     add("one_sample", "mha", [("b 6 i 8 +7", ["panorama.png"])], *PYRAMID)
-    # No begin token and the image withdrawn: nothing is left to predict the first answer token, which then counts for nothing.
+    # No begin token and the image withdrawn: nothing is left to predict the first answer token, which counts for nothing then.
     add("nothing_before_answer", "qwen2", [("i +6", ["wide.png"]), ("3 i 4 +5", ["tall.png"])], [2, 4], [0.5, 0.0])
 
     anyres = [

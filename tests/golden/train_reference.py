@@ -182,7 +182,8 @@ class ExactRotaryEmbedding(torch.nn.Module):
     def __init__(self, config, head_dim):
         super().__init__()
         assert config.rope_parameters["rope_type"] == "default"
-        self.frequencies = config.rope_parameters["rope_theta"] ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
+        self.frequencies = config.rope_parameters["rope_theta"] ** -exponents
 
     def forward(self, rows, positions):
         angles = positions[..., None].double() * self.frequencies
@@ -253,7 +254,8 @@ def parameters(llava, legacy_names=False):
             if linear.bias is not None:
                 entries.append(Parameter(block + name + ".bias", linear.bias, "decoder", False))
         entries.append(Parameter(block + "ffn_norm.weight", layer.post_attention_layernorm.weight, "decoder", False))
-        for name, linear in (("ffn_gate", layer.mlp.gate_proj), ("ffn_up", layer.mlp.up_proj), ("ffn_down", layer.mlp.down_proj)):
+        mlp = layer.mlp
+        for name, linear in (("ffn_gate", mlp.gate_proj), ("ffn_up", mlp.up_proj), ("ffn_down", mlp.down_proj)):
             entries.append(Parameter(block + name + ".weight", linear.weight, "decoder", True))
     entries.append(Parameter("output_norm.weight", model.model.norm.weight, "decoder", False))
     if not config.tie_word_embeddings:
