@@ -266,7 +266,10 @@ class Llava:
     @torch.no_grad()
     def image_features(self, picture, aspect):
         """The image tokens [N, hidden] of a picture."""
-        tiles, grid = self.pixels(picture, aspect)
+        return self.image_tokens(*self.pixels(picture, aspect), picture.size)
+
+    def image_tokens(self, tiles, grid, picture_size):
+        """The same from pixels(), with gradients."""
         hidden_states = self.vision_tower(tiles, output_hidden_states=True).hidden_states
         features = self.projector(hidden_states[self.feature_layer][:, 1:])  # without the class token
         if grid is None:
@@ -276,12 +279,11 @@ class Llava:
         # [rows, columns, y, x, hidden] -> [hidden, rows * y, columns * x]
         whole = features[1:].view(rows, columns, side, side, -1).permute(4, 0, 2, 1, 3)
         whole = whole.reshape(-1, rows * side, columns * side)
-        whole = unpadded(whole, *picture.size)
+        whole = unpadded(whole, *picture_size)
         newline = self.image_newline[:, None, None].expand(-1, whole.shape[1], 1)
         whole = torch.cat([whole, newline], dim=2).flatten(1).T
         return torch.cat([features[0], whole])
 
-    @torch.no_grad()
     def embed(self, tokens, image_features):
         """Rows [n, hidden] of token ids with IMAGE_TOKEN where an image stands, and the image of every row."""
         rows, image_of_row = [], []
