@@ -215,7 +215,8 @@ static void mark_needed(pass *p, const pd_gradient_target *targets, size_t n_tar
     }
     for (int i = 0; i < ggml_graph_n_nodes(p->graph); i++) {
         const struct ggml_tensor *node = ggml_graph_node(p->graph, i);
-        if (node->type != GGML_TYPE_F32) continue;
+        // im2col reads of its kernel but the shape; pixels are nobody's parameter
+        if (node->type != GGML_TYPE_F32 || node->op == GGML_OP_IM2COL) continue;
         bool any = find(p, node)->needed;
         for (int j = 0; j < GGML_MAX_SRC && !any; j++)
             any = needed(p, node->src[j]);

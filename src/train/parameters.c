@@ -38,7 +38,8 @@ static void list_decoder(slot_list *list, pd_decoder_weights *w) {
 }
 
 static void list_vision(slot_list *list, pd_vision_weights *w) {
-    ADD(list, PD_GROUP_PROJECTOR, &w->mm0, &w->mm0_bias, &w->mm2, &w->mm2_bias, &w->image_newline);
+    ADD(list, PD_GROUP_PROJECTOR, &w->mm0, &w->mm0_bias, &w->mm2, &w->mm2_bias);
+    ADD(list, PD_GROUP_DECODER, &w->image_newline); // as LLaVA has it: a parameter of the language model
     ADD(list, PD_GROUP_VISION, &w->class_embedding, &w->patch_embedding, &w->position_embedding, &w->pre_norm,
         &w->pre_norm_bias);
     for (int32_t i = 0; i < w->h.n_layers_run; i++) {
