@@ -3,6 +3,7 @@
 #include "base/random.h"
 #include "engine/encode.h"
 #include "model/backend.h"
+#include "train/learning_rate.h"
 #include "train/optimizer.h"
 #include "train/step.h"
 
@@ -190,9 +191,9 @@ static double next_difference(record_file *file, const float *x, int64_t n, doub
     return worst / *norm;
 }
 
-static double worst_gradient(const trainee *t, yyjson_val *expect) {
+// total: the norm of all gradients together.
+static double worst_gradient(const trainee *t, yyjson_val *expect, double total) {
     record_file file = open_records(string(expect, "gradients"));
-    const double total = number(expect, "gradient_norm");
     double worst = 0.0;
     size_t index, max, seen = 0;
     yyjson_val *one;
@@ -287,7 +288,7 @@ static double check_case(yyjson_val *one, pd_compute_type compute, double *loss_
     assert_int_equal(result.n_labels, (int32_t)n_predicted);
     *loss_error = fabs(result.loss / n_predicted / number(expect, "loss") - 1.0);
     if (compute != PD_COMPUTE_BF16) check_kept(&t, list, yyjson_obj_get(expect, "samples"));
-    const double worst = worst_gradient(&t, expect);
+    const double worst = worst_gradient(&t, expect, number(expect, "gradient_norm"));
     free_samples(samples, n);
     close_trainee(&t);
     return worst;
@@ -335,11 +336,195 @@ static void gradients_lowered(void **state) {
     check_gradients(PD_COMPUTE_F32, 1e-4, 1e-5);
 }
 
+// ---- several steps -----------------------------------------------------------------------------------------
+
+enum { MAX_BATCHES = 40 };
+
+typedef struct {
+    pd_train_sample samples[MAX_BATCHES][MAX_SAMPLES];
+    int32_t n_samples[MAX_BATCHES];
+    size_t n;
+} batch_list;
+
+static void start_adapters(const trainee *t) {
+    for (size_t i = 0; i < t->parameters.n_adapters; i++) {
+        struct ggml_tensor *const both[] = {t->parameters.adapters[i].a, t->parameters.adapters[i].b};
+        for (uint64_t j = 0; j < 2; j++) {
+            uint64_t state = 1000 + 2 * i + j;
+            for (int64_t k = 0; k < ggml_nelements(both[j]); k++)
+                ((float *)both[j]->data)[k] =
+                    (float)((2.0 * pd_random_uniform(&state) - 1.0) * (j == 0 ? 0.125 : 0.1));
+        }
+    }
+}
+
+// The worst difference of records in `file` to what `numbers_of` gives for the entries of `names`.
+static double worst_record(const trainee *t, yyjson_val *names, const char *file_name,
+                           const float *const *initial, bool skip_zero) {
+    record_file file = open_records(file_name);
+    double worst = 0.0;
+    size_t index, max;
+    yyjson_val *one;
+    yyjson_arr_foreach(names, index, max, one) {
+        const char *name = yyjson_get_str(yyjson_arr_get(one, 0));
+        const pd_parameter *p = pd_parameters_find(&t->parameters, name);
+        assert_non_null(p);
+        const int64_t n = ggml_nelements(p->weight);
+        float *numbers = malloc((size_t)n * sizeof *numbers);
+        assert_non_null(numbers);
+        memcpy(numbers, p->weight->data, (size_t)n * sizeof *numbers);
+        for (int64_t i = 0; i < n && initial; i++)
+            numbers[i] -= initial[index][i];
+        double norm = 0.0;
+        const double error = next_difference(&file, numbers, n, &norm);
+        free(numbers);
+        const bool zero = strcmp(yyjson_get_str(yyjson_arr_get(one, 3)), "zero") == 0;
+        if (skip_zero && zero) continue;
+        if (getenv("PD_TEST_VERBOSE")) print_message("  %-40s %.3g\n", name, error);
+        if (!(error <= worst)) worst = error;
+    }
+    free(file.records);
+    return worst;
+}
+
+static double worst_merged(const trainee *t, yyjson_val *expect) {
+    record_file file = open_records(string(expect, "merged"));
+    double worst = 0.0;
+    size_t index, max;
+    yyjson_val *one;
+    yyjson_arr_foreach(yyjson_obj_get(expect, "merged_parameters"), index, max, one) {
+        const char *name = yyjson_is_arr(one) ? yyjson_get_str(yyjson_arr_get(one, 0)) : yyjson_get_str(one);
+        const pd_adapter *adapter = pd_parameters_adapter(&t->parameters, name);
+        assert_non_null(adapter);
+        const int64_t n = ggml_nelements(adapter->weight);
+        float *merged = malloc((size_t)n * sizeof *merged);
+        assert_non_null(merged);
+        memcpy(merged, adapter->weight->data, (size_t)n * sizeof *merged);
+        pd_adapter_merge(&t->parameters, adapter, merged);
+        double norm = 0.0;
+        const double error = next_difference(&file, merged, n, &norm);
+        if (!(error <= worst)) worst = error;
+        free(merged);
+    }
+    free(file.records);
+    return worst;
+}
+
+static void take_step(trainee *t, pd_optimizer *optimizer, yyjson_val *one, yyjson_val *step,
+                      batch_list *batches, int64_t k, double loss_tolerance) {
+    pd_error err;
+    yyjson_val *which = yyjson_obj_get(step, "batches");
+    int32_t n_labels = 0;
+    for (size_t i = 0; i < yyjson_arr_size(which); i++) {
+        const size_t b = (size_t)yyjson_get_uint(yyjson_arr_get(which, i));
+        for (int32_t j = 0; j < batches->n_samples[b]; j++)
+            n_labels += pd_sample_n_labels(&batches->samples[b][j]);
+    }
+    double loss = 0.0, norm = 0.0;
+    for (size_t i = 0; i < yyjson_arr_size(which); i++) {
+        const size_t b = (size_t)yyjson_get_uint(yyjson_arr_get(which, i));
+        pd_step_result result;
+        assert_true(check(pd_step_add_gradients(t->step, batches->samples[b], batches->n_samples[b],
+                                                1.0F / (float)n_labels, &result, &err),
+                          &err));
+        loss += result.loss / n_labels;
+    }
+    const double loss_error = fabs(loss / number(step, "loss") - 1.0);
+    if (!(loss_error <= loss_tolerance))
+        print_error("%s, step %lld: loss %.6f for %.6f\n", string(one, "name"), (long long)k, loss,
+                    number(step, "loss"));
+    assert_true(loss_error <= loss_tolerance);
+    assert_true(check(pd_optimizer_gradient_norm(optimizer, &norm, &err), &err));
+    assert_true(fabs(norm / number(step, "gradient_norm") - 1.0) < 1e-3);
+    if (k == 0) assert_true(worst_gradient(t, yyjson_obj_get(one, "expect"), norm) <= 1e-4);
+    const double factor = pd_rate_factor(PD_RATE_COSINE, k, (int64_t)number(one, "warmup_steps"),
+                                         (int64_t)number(one, "n_steps"));
+    const pd_adamw_params params = {.beta1 = (float)number(one, "adam_beta1"),
+                                    .beta2 = (float)number(one, "adam_beta2"),
+                                    .epsilon = (float)number(one, "adam_epsilon"),
+                                    .weight_decay = (float)number(one, "weight_decay"),
+                                    .learning_rates = {(float)(factor * number(one, "learning_rate")),
+                                                       (float)(factor * number(one, "mm_projector_lr")),
+                                                       (float)(factor * number(one, "mm_vision_tower_lr"))},
+                                    .gradient_scale =
+                                        (float)fmin(1.0, number(one, "max_grad_norm") / (norm + 1e-6)),
+                                    .step = k + 1};
+    assert_true(check(pd_optimizer_step(optimizer, &params, &err), &err));
+}
+
+static void check_steps(yyjson_val *one) {
+    yyjson_val *expect = yyjson_obj_get(one, "expect"), *batch, *step;
+    yyjson_val *names = yyjson_obj_get(expect, "parameters");
+    const int32_t rank = (int32_t)yyjson_get_sint(yyjson_obj_get(one, "lora_r"));
+    const pd_trainable trainable = {.groups = {true, true, rank == 0},
+                                    .lora_rank = rank,
+                                    .lora_alpha = rank > 0 ? (float)number(one, "lora_alpha") : 0.0F};
+    trainee t;
+    pd_error err;
+    pd_optimizer *optimizer;
+    size_t index, max;
+    open_trainee(&t, one, &trainable, PD_COMPUTE_F32);
+    start_adapters(&t);
+    batch_list *batches = calloc(1, sizeof *batches);
+    float **initial = calloc(t.parameters.n + 1, sizeof *initial);
+    assert_non_null(batches);
+    assert_non_null(initial);
+    yyjson_arr_foreach(names, index, max, batch) {
+        const pd_parameter *p = pd_parameters_find(&t.parameters, yyjson_get_str(yyjson_arr_get(batch, 0)));
+        assert_non_null(p);
+        initial[index] = malloc(ggml_nbytes(p->weight));
+        assert_non_null(initial[index]);
+        memcpy(initial[index], p->weight->data, ggml_nbytes(p->weight));
+        const char *group = yyjson_get_str(yyjson_arr_get(batch, 4));
+        static const char *const groups[] = {"decoder", "projector", "vision"};
+        assert_string_equal(group, groups[p->group]);
+        assert_int_equal(p->decays, strcmp(yyjson_get_str(yyjson_arr_get(batch, 5)), "decay") == 0);
+    }
+    yyjson_arr_foreach(yyjson_obj_get(one, "batches"), index, max, batch) {
+        assert_true(index < MAX_BATCHES);
+        batches->n_samples[batches->n] = read_samples(&t, batch, batches->samples[batches->n]);
+        batches->n++;
+    }
+    assert_true(check(pd_optimizer_create(&t.parameters, &t.backend, &optimizer, &err), &err));
+    yyjson_arr_foreach(yyjson_obj_get(expect, "steps"), index, max, step)
+        take_step(&t, optimizer, one, step, batches, (int64_t)index, 1e-4);
+    assert_int_equal(max, (size_t)number(one, "n_steps"));
+    const double weights = worst_record(&t, names, string(expect, "weights"), NULL, true);
+    const double change =
+        worst_record(&t, names, string(expect, "change"), (const float *const *)initial, true);
+    const double merged = rank > 0 ? worst_merged(&t, expect) : 0.0;
+    print_message("%s: after %zu steps weights off by %.2g, their change by %.2g, merged by %.2g\n",
+                  string(one, "name"), max, weights, change, merged);
+    assert_true(weights <= 1e-3 && merged <= 1e-3);
+    assert_true(change <= 1e-2);
+    pd_optimizer_free(optimizer);
+    for (size_t i = 0; i < batches->n; i++)
+        free_samples(batches->samples[i], batches->n_samples[i]);
+    for (size_t i = 0; i < t.parameters.n; i++)
+        free(initial[i]);
+    free(initial);
+    free(batches);
+    close_trainee(&t);
+}
+
+static void optimiser_steps(void **state) {
+    (void)state;
+    yyjson_doc *doc = read_cases("steps.json");
+    const char *only = getenv("PD_TEST_CASE");
+    size_t index, max;
+    yyjson_val *one;
+    yyjson_arr_foreach(yyjson_doc_get_root(doc), index, max, one) {
+        if (!only || strcmp(only, string(one, "name")) == 0) check_steps(one);
+    }
+    yyjson_doc_free(doc);
+}
+
 int main(void) {
     if (getenv("PD_TEST_ONLY")) cmocka_set_test_filter(getenv("PD_TEST_ONLY"));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_of_ggml),
         cmocka_unit_test(gradients_lowered),
+        cmocka_unit_test(optimiser_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,8 @@
 #include "train/parameters.h"
 
+#include "base/random.h"
+
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,47 +78,137 @@ static pd_status copy_weight(const struct ggml_tensor *from, struct ggml_tensor 
     return PD_OK;
 }
 
-static struct ggml_tensor *new_like(struct ggml_context *ctx, const struct ggml_tensor *like) {
-    struct ggml_tensor *t = ggml_new_tensor(ctx, GGML_TYPE_F32, GGML_MAX_DIMS, like->ne);
-    ggml_set_name(t, like->name);
+static struct ggml_tensor *new_named(struct ggml_context *ctx, const int64_t *shape, const char *name) {
+    struct ggml_tensor *t = ggml_new_tensor(ctx, GGML_TYPE_F32, GGML_MAX_DIMS, shape);
+    ggml_set_name(t, name);
     return t;
 }
 
-static pd_status make(const pd_trainable *trainable, const pd_backend *backend, slot_list *list,
-                      pd_parameters *parameters, pd_error *err) {
-    const size_t bytes = (4 * list->n + 1) * ggml_tensor_overhead();
+static pd_parameter *add_parameter(pd_parameters *parameters, pd_parameter_group group, const int64_t *shape,
+                                   const char *name) {
+    pd_parameter *p = &parameters->all[parameters->n++];
+    *p = (pd_parameter){.group = group,
+                        .decays = has_decay(name),
+                        .weight = new_named(parameters->ctx, shape, name),
+                        .gradient = new_named(parameters->ctx, shape, name),
+                        .m = new_named(parameters->ctx, shape, name),
+                        .v = new_named(parameters->ctx, shape, name)};
+    return p;
+}
+
+static pd_status reserve(size_t n, pd_parameters *parameters, pd_error *err) {
+    const size_t bytes = (4 * n + 1) * ggml_tensor_overhead();
     parameters->ctx = ggml_init((struct ggml_init_params){.mem_size = bytes, .no_alloc = true});
-    parameters->all = calloc(list->n + 1, sizeof *parameters->all);
-    const struct ggml_tensor **from = calloc(list->n + 1, sizeof(struct ggml_tensor *));
-    if (!parameters->ctx || !parameters->all || !from) {
-        free(from);
+    parameters->all = calloc(n + 1, sizeof *parameters->all);
+    parameters->adapters = calloc(n + 1, sizeof *parameters->adapters);
+    if (!parameters->ctx || !parameters->all || !parameters->adapters)
         return pd_fail_memory(err, bytes, "the parameters");
-    }
-    size_t n = 0;
+    return PD_OK;
+}
+
+static pd_status allocate(const pd_backend *backend, pd_parameters *parameters, pd_error *err) {
+    if (parameters->n == 0) return PD_OK;
+    parameters->buffer = ggml_backend_alloc_ctx_tensors(parameters->ctx, backend->cpu);
+    if (!parameters->buffer)
+        return pd_fail_memory(err, 4 * sizeof(float) * (size_t)pd_parameters_count(parameters),
+                              "weights, gradients and moments");
+    ggml_backend_buffer_clear(parameters->buffer, 0);
+    return PD_OK;
+}
+
+static pd_status make(const pd_trainable *trainable, const pd_backend *backend, const slot_list *list,
+                      pd_parameters *parameters, pd_error *err) {
+    const struct ggml_tensor **from = calloc(list->n + 1, sizeof(struct ggml_tensor *));
+    if (!from) return pd_fail_memory(err, list->n * sizeof *from, "the parameters");
+    const size_t n_before = parameters->n;
     for (size_t i = 0; i < list->n; i++) {
-        if (!trainable->groups[list->groups[i]]) continue;
-        from[n] = *list->slots[i];
-        pd_parameter *p = &parameters->all[n++];
-        *p = (pd_parameter){.group = list->groups[i],
-                            .decays = has_decay((*list->slots[i])->name),
-                            .weight = new_like(parameters->ctx, *list->slots[i]),
-                            .gradient = new_like(parameters->ctx, *list->slots[i]),
-                            .m = new_like(parameters->ctx, *list->slots[i]),
-                            .v = new_like(parameters->ctx, *list->slots[i])};
-        *list->slots[i] = p->weight;
+        const bool adapted = list->groups[i] == PD_GROUP_DECODER && trainable->lora_rank > 0;
+        if (!trainable->groups[list->groups[i]] || adapted) continue;
+        struct ggml_tensor *weight = *list->slots[i];
+        from[parameters->n - n_before] = weight;
+        *list->slots[i] = add_parameter(parameters, list->groups[i], weight->ne, weight->name)->weight;
     }
-    parameters->n = n;
-    pd_status status = PD_OK;
-    if (n > 0) parameters->buffer = ggml_backend_alloc_ctx_tensors(parameters->ctx, backend->cpu);
-    if (n > 0 && !parameters->buffer)
-        status = pd_fail_memory(err, 4 * sizeof(float) * (size_t)pd_parameters_count(parameters),
-                                "weights, gradients and moments");
-    if (status == PD_OK && n > 0) ggml_backend_buffer_clear(parameters->buffer, 0);
-    for (size_t i = 0; i < n && status == PD_OK; i++)
-        status = copy_weight(from[i], parameters->all[i].weight, err);
+    pd_status status = allocate(backend, parameters, err);
+    for (size_t i = n_before; i < parameters->n && status == PD_OK; i++)
+        status = copy_weight(from[i - n_before], parameters->all[i].weight, err);
     free(from);
     return status;
 }
+
+// ---- adapters ----------------------------------------------------------------------------------------------
+
+static pd_status add_adapter(pd_parameters *parameters, struct ggml_tensor *weight, int32_t rank,
+                             pd_error *err) {
+    char name[GGML_MAX_NAME];
+    if (strlen(weight->name) + sizeof ".lora_a" > sizeof name)
+        return pd_fail(err, PD_ERR_FORMAT, "%s: expected a shorter name, for its adapters", weight->name);
+    pd_adapter *adapter = &parameters->adapters[parameters->n_adapters++];
+    adapter->weight = weight;
+    snprintf(name, sizeof name, "%s.lora_a", weight->name);
+    adapter->a =
+        add_parameter(parameters, PD_GROUP_DECODER, (int64_t[]){weight->ne[0], rank, 1, 1}, name)->weight;
+    snprintf(name, sizeof name, "%s.lora_b", weight->name);
+    adapter->b =
+        add_parameter(parameters, PD_GROUP_DECODER, (int64_t[]){rank, weight->ne[1], 1, 1}, name)->weight;
+    return PD_OK;
+}
+
+static pd_status add_adapters(const pd_trainable *trainable, const pd_decoder_weights *w,
+                              pd_parameters *parameters, pd_error *err) {
+    parameters->adapter_scale = trainable->lora_alpha / (float)trainable->lora_rank;
+    for (int32_t i = 0; i < w->h.n_layers; i++) {
+        const pd_decoder_layer *l = &w->layers[i];
+        struct ggml_tensor *const matrices[] = {l->q, l->k, l->v, l->o, l->gate, l->up, l->down};
+        for (size_t j = 0; j < sizeof matrices / sizeof *matrices; j++)
+            PD_TRY(add_adapter(parameters, matrices[j], trainable->lora_rank, err));
+    }
+    return PD_OK;
+}
+
+static void start_adapters(const pd_parameters *parameters, uint64_t seed) {
+    for (size_t i = 0; i < parameters->n_adapters; i++) {
+        struct ggml_tensor *a = parameters->adapters[i].a;
+        const float bound = 1.0F / sqrtf((float)a->ne[0]);
+        float *values = a->data;
+        for (int64_t j = 0; j < ggml_nelements(a); j++)
+            values[j] = (float)(2.0 * pd_random_uniform(&seed) - 1.0) * bound;
+    }
+}
+
+static struct ggml_tensor *adapted_product(struct ggml_context *ctx, struct ggml_tensor *weight,
+                                           struct ggml_tensor *x, void *user) {
+    const pd_parameters *parameters = user;
+    struct ggml_tensor *y = ggml_mul_mat(ctx, weight, x);
+    for (size_t i = 0; i < parameters->n_adapters; i++) {
+        const pd_adapter *adapter = &parameters->adapters[i];
+        if (adapter->weight != weight) continue;
+        struct ggml_tensor *low = ggml_mul_mat(ctx, adapter->a, x); // [rank, rows]
+        return ggml_add(ctx, y,
+                        ggml_scale(ctx, ggml_mul_mat(ctx, adapter->b, low), parameters->adapter_scale));
+    }
+    return y;
+}
+
+const pd_adapter *pd_parameters_adapter(const pd_parameters *parameters, const char *weight_name) {
+    for (size_t i = 0; i < parameters->n_adapters; i++) {
+        if (strcmp(parameters->adapters[i].weight->name, weight_name) == 0) return &parameters->adapters[i];
+    }
+    return NULL;
+}
+
+void pd_adapter_merge(const pd_parameters *parameters, const pd_adapter *adapter, float *to) {
+    const float *a = adapter->a->data, *b = adapter->b->data;
+    const int64_t n_in = adapter->a->ne[0], rank = adapter->a->ne[1], n_out = adapter->b->ne[1];
+    for (int64_t o = 0; o < n_out; o++) {
+        for (int64_t r = 0; r < rank; r++) {
+            const float factor = parameters->adapter_scale * b[o * rank + r];
+            for (int64_t i = 0; i < n_in; i++)
+                to[o * n_in + i] += factor * a[r * n_in + i];
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------
 
 pd_status pd_parameters_create(const pd_trainable *trainable, const pd_backend *backend, pd_weights *weights,
                                pd_parameters *parameters, pd_error *err) {
@@ -124,11 +217,19 @@ pd_status pd_parameters_create(const pd_trainable *trainable, const pd_backend *
     if (!list) return pd_fail_memory(err, sizeof *list, "the parameters");
     pd_decoder_weights *decoder = &weights->decoder;
     const bool tied = decoder->output == decoder->token_embedding;
+    const bool adapted = trainable->groups[PD_GROUP_DECODER] && trainable->lora_rank > 0;
     list_decoder(list, decoder);
     if (weights->has_vision) list_vision(list, &weights->vision);
     pd_status status = list->n == MAX_SLOTS
                            ? pd_fail(err, PD_ERR_UNSUPPORTED, "training: more than %d weights", MAX_SLOTS - 1)
-                           : make(trainable, backend, list, parameters, err);
+                           : reserve(2 * list->n, parameters, err);
+    if (status == PD_OK && adapted) status = add_adapters(trainable, decoder, parameters, err);
+    if (status == PD_OK) status = make(trainable, backend, list, parameters, err);
+    if (status == PD_OK && adapted) {
+        start_adapters(parameters, trainable->seed);
+        decoder->product = adapted_product;
+        decoder->product_user = parameters;
+    }
     if (tied) decoder->output = decoder->token_embedding;
     free(list);
     if (status != PD_OK) pd_parameters_free(parameters);
@@ -139,6 +240,7 @@ void pd_parameters_free(pd_parameters *parameters) {
     if (parameters->buffer) ggml_backend_buffer_free(parameters->buffer);
     if (parameters->ctx) ggml_free(parameters->ctx);
     free(parameters->all);
+    free(parameters->adapters);
     *parameters = (pd_parameters){0};
 }
 
