@@ -143,6 +143,7 @@ may text base
 may model base
 may drop base model
 may onednn base
+may train base image text model drop onednn
 may engine base image text model drop onednn
 may cli base image text model drop engine
 for room in src/*/; do

@@ -115,6 +115,7 @@ typedef struct {
     size_t n;
     size_t capacity;
     bool failed;
+    pd_text_span span; // of the message appended last
 } text_builder;
 
 static void append_bytes(text_builder *out, const char *bytes, size_t size) {
@@ -142,6 +143,13 @@ static void append(text_builder *out, const char *first, const char *second, con
     for (size_t i = 0; i < 3 && parts[i]; i++) {
         append_bytes(out, parts[i], strlen(parts[i]));
     }
+}
+
+// Appends a message's text and what ends it.
+static void append_message(text_builder *out, const char *text, const char *end) {
+    out->span.start = out->n;
+    append(out, text, end, NULL);
+    out->span.end = out->n;
 }
 
 // One message.
@@ -188,14 +196,16 @@ static void append_system(text_builder *out, const pd_conversation *conversation
 static void append_llama_2(text_builder *out, const pd_conversation *conversation, const char *system,
                            const char *text, size_t index) {
     if (index % 2 == 1) {
-        append(out, " ", text, " ");
+        append(out, " ", NULL, NULL);
+        append_message(out, text, " ");
         append(out, conversation->sep2, NULL, NULL);
+        out->span.end = out->n;
         return;
     }
     if (index > 0) append(out, conversation->sep, NULL, NULL); // get_prompt() strips the first one
     append(out, "[INST] ", NULL, NULL);
     if (index == 0 && *system) append(out, "<<SYS>>\n", system, "\n<</SYS>>\n\n");
-    append(out, text, " [/INST]", NULL);
+    append_message(out, text, " [/INST]");
 }
 
 // An empty `text` leaves the message open for its speaker.
@@ -204,36 +214,41 @@ static void append_turn(text_builder *out, const pd_conversation *conversation, 
     const char *role = role_name(conversation, message.role);
     const char *text = message.text;
     const bool open = !*text;
+    out->span = (pd_text_span){0};
     switch (conversation->style) {
     case PD_STYLE_SINGLE:
     case PD_STYLE_TWO:
         append(out, role, ":", NULL);
         if (open) break;
-        append(out, " ", text, NULL);
-        append(out,
-               conversation->style == PD_STYLE_TWO && index % 2 == 1 ? conversation->sep2 : conversation->sep,
-               NULL, NULL);
+        append(out, " ", NULL, NULL);
+        append_message(out, text,
+                       conversation->style == PD_STYLE_TWO && index % 2 == 1 ? conversation->sep2
+                                                                             : conversation->sep);
         break;
     case PD_STYLE_MPT:
         append(out, role, NULL, NULL);
-        if (!open) append(out, text, conversation->sep, NULL);
+        if (!open) append_message(out, text, conversation->sep);
         break;
     case PD_STYLE_LLAMA_2:
         if (!open) append_llama_2(out, conversation, system, text, index);
         break;
     case PD_STYLE_PLAIN:
-        if (!open) append(out, text, conversation->sep, NULL);
+        if (!open) append_message(out, text, conversation->sep);
         break;
     case PD_STYLE_CHATML:
         append(out, "<|im_start|>", role, "\n");
-        append(out, text, "<|im_end|>\n", NULL);
+        append_message(out, text, "<|im_end|>");
+        append(out, "\n", NULL, NULL);
         break;
     case PD_STYLE_LLAMA_3:
         append(out, "<|start_header_id|>", role, "<|end_header_id|>\n\n");
+        out->span.start = out->n;
         append_stripped(out, text);
         append(out, "<|eot_id|>", NULL, NULL);
+        out->span.end = out->n;
         break;
     }
+    if (open) out->span = (pd_text_span){0};
 }
 
 static void append_answer_start(text_builder *out, const pd_conversation *conversation, size_t index) {
@@ -277,6 +292,36 @@ static pd_status check(const pd_conversation *conversation, const pd_role *roles
     return PD_OK;
 }
 
+// Appends the system prompt (NULL: none) and the messages; *index counts them, example and all. `spans` may
+// be NULL.
+static void append_messages(text_builder *out, const pd_conversation *conversation, const char *system,
+                            const pd_role *roles, const char *const *texts, size_t n, pd_text_span *spans,
+                            size_t *index) {
+    append_system(out, conversation, system);
+    if (conversation->style == PD_STYLE_CHATML || conversation->style == PD_STYLE_LLAMA_3) {
+        if (system) append_turn(out, conversation, NULL, (turn){PD_ROLE_SYSTEM, system}, 0);
+    } else if (conversation->example[0]) {
+        append_turn(out, conversation, system, (turn){PD_ROLE_USER, conversation->example[0]}, (*index)++);
+        append_turn(out, conversation, system, (turn){PD_ROLE_ASSISTANT, conversation->example[1]},
+                    (*index)++);
+    }
+    for (size_t i = 0; i < n; i++) {
+        append_turn(out, conversation, system, (turn){roles[i], texts[i]}, (*index)++);
+        if (spans) spans[i] = out->span;
+    }
+}
+
+// The text, with its NUL, for the caller.
+static pd_status finish(text_builder *out, char **prompt, pd_error *err) {
+    append_bytes(out, "", 0); // so that an empty prompt is a string too
+    if (out->failed) {
+        free(out->bytes);
+        return pd_fail_memory(err, out->capacity, "a prompt");
+    }
+    *prompt = out->bytes;
+    return PD_OK;
+}
+
 pd_status pd_conversation_render(const pd_conversation *conversation, const char *system,
                                  const pd_role *roles, const char *const *texts, size_t n, char **prompt,
                                  pd_error *err) {
@@ -288,26 +333,21 @@ pd_status pd_conversation_render(const pd_conversation *conversation, const char
         texts++;
         n--;
     }
-    const pd_status status = check(conversation, roles, texts, n, err);
-    if (status != PD_OK) return status;
+    PD_TRY(check(conversation, roles, texts, n, err));
     text_builder out = {0};
     size_t index = 0;
-    append_system(&out, conversation, system);
-    if (conversation->style == PD_STYLE_CHATML || conversation->style == PD_STYLE_LLAMA_3) {
-        if (system) append_turn(&out, conversation, NULL, (turn){PD_ROLE_SYSTEM, system}, 0);
-    } else if (conversation->example[0]) {
-        append_turn(&out, conversation, system, (turn){PD_ROLE_USER, conversation->example[0]}, index++);
-        append_turn(&out, conversation, system, (turn){PD_ROLE_ASSISTANT, conversation->example[1]}, index++);
-    }
-    for (size_t i = 0; i < n; i++) {
-        append_turn(&out, conversation, system, (turn){roles[i], texts[i]}, index++);
-    }
+    append_messages(&out, conversation, system, roles, texts, n, NULL, &index);
     append_answer_start(&out, conversation, index);
-    append_bytes(&out, "", 0); // so that an empty prompt is a string too
-    if (out.failed) {
-        free(out.bytes);
-        return pd_fail_memory(err, out.capacity, "a prompt");
-    }
-    *prompt = out.bytes;
-    return PD_OK;
+    return finish(&out, prompt, err);
+}
+
+pd_status pd_conversation_render_spans(const pd_conversation *conversation, const pd_role *roles,
+                                       const char *const *texts, size_t n, char **prompt, pd_text_span *spans,
+                                       pd_error *err) {
+    *prompt = NULL;
+    PD_TRY(check(conversation, roles, texts, n, err));
+    text_builder out = {0};
+    size_t index = 0;
+    append_messages(&out, conversation, conversation->system, roles, texts, n, spans, &index);
+    return finish(&out, prompt, err);
 }

@@ -33,6 +33,20 @@ pd_status pd_conversation_render(const pd_conversation *conversation, const char
                                  const pd_role *roles, const char *const *texts, size_t n, char **prompt,
                                  pd_error *err);
 
+// A text's place in a prompt, in bytes: from its first one to behind the separator that ends it. Empty where
+// the text is.
+typedef struct {
+    size_t start;
+    size_t end;
+} pd_text_span;
+
+// The same messages as a model is trained on them: nothing stands behind the last one. LLaVA's get_prompt()
+// without the open answer. spans[i] is the place of texts[i]; roles[0] may not be the system's. "plain" has
+// no such prompt (PD_ERR_ARGUMENT when it is given an answer).
+pd_status pd_conversation_render_spans(const pd_conversation *conversation, const pd_role *roles,
+                                       const char *const *texts, size_t n, char **prompt, pd_text_span *spans,
+                                       pd_error *err);
+
 // The text that ends an answer besides the tokenizer's end-of-generation tokens: "</s>", "###", "<|im_end|>",
 // …
 const char *pd_conversation_stop(const pd_conversation *conversation);

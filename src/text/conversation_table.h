@@ -1,4 +1,4 @@
-// The templates' data (conversation_table.c), for conversation.c alone.
+// The templates' data (conversation_table.c), for those that render them and that take them apart.
 #pragma once
 
 #include <stddef.h>

@@ -49,21 +49,21 @@ void pd_tokenizer_free(pd_tokenizer *tokenizer) {
     free(tokenizer);
 }
 
-static pd_status append_plain(const pd_tokenizer *tokenizer, const char *text, size_t size,
-                              bool after_special, pd_merge_workspace *workspace, pd_token_list *tokens,
-                              pd_error *err) {
+static pd_status append_plain(const pd_tokenizer *tokenizer, const char *text, size_t size, bool at_start,
+                              pd_merge_workspace *workspace, pd_token_list *tokens, pd_error *err) {
     if (size == 0) return PD_OK;
     if (tokenizer->vocabulary.kind == PD_VOCABULARY_BPE)
         return pd_bpe_encode(&tokenizer->bpe, &tokenizer->vocabulary, text, size, workspace, tokens, err);
-    const bool space_prefix = tokenizer->add_space_prefix && after_special;
+    const bool space_prefix = tokenizer->add_space_prefix && at_start;
     return pd_spm_encode(&tokenizer->vocabulary, text, size, space_prefix, workspace, tokens, err);
 }
 
 // Appends the tokens of text[0..size), special ones included.
-static pd_status append_text(const pd_tokenizer *tokenizer, const char *text, size_t size, bool parse_special,
+static pd_status append_text(const pd_tokenizer *tokenizer, unsigned flags, const char *text, size_t size,
                              pd_merge_workspace *workspace, pd_token_list *tokens, pd_error *err) {
+    const bool parse_special = flags & PD_TOKENIZE_SPECIAL;
     size_t plain = 0; // where the text since the last special token starts
-    bool after_special = true;
+    bool space_prefix = true;
     for (size_t i = 0; i < size;) {
         const int32_t id =
             pd_vocabulary_match_special(&tokenizer->vocabulary, text + i, size - i, parse_special);
@@ -72,14 +72,14 @@ static pd_status append_text(const pd_tokenizer *tokenizer, const char *text, si
             continue;
         }
         pd_status status =
-            append_plain(tokenizer, text + plain, i - plain, after_special, workspace, tokens, err);
+            append_plain(tokenizer, text + plain, i - plain, space_prefix, workspace, tokens, err);
         if (status == PD_OK) status = pd_token_list_append(tokens, id, err);
         if (status != PD_OK) return status;
         i += tokenizer->vocabulary.tokens[id].text_size;
         plain = i;
-        after_special = true;
+        space_prefix = !(flags & PD_TOKENIZE_NOT_LEGACY);
     }
-    return append_plain(tokenizer, text + plain, size - plain, after_special, workspace, tokens, err);
+    return append_plain(tokenizer, text + plain, size - plain, space_prefix, workspace, tokens, err);
 }
 
 // The start of the next "<image>" at or behind `from`; `size` when there is none.
@@ -89,8 +89,8 @@ static size_t find_image(const char *text, size_t size, size_t from) {
     return found ? (size_t)(found - text) : size;
 }
 
-static pd_status encode(const pd_tokenizer *tokenizer, const char *text, size_t size, bool add_bos,
-                        bool parse_special, bool images, int32_t **tokens, size_t *n, pd_error *err) {
+pd_status pd_tokenize_as(const pd_tokenizer *tokenizer, unsigned flags, const char *text, size_t size,
+                         int32_t **tokens, size_t *n, pd_error *err) {
     *tokens = NULL;
     *n = 0;
     if (size > PD_MERGE_MAX_BYTES) {
@@ -100,11 +100,11 @@ static pd_status encode(const pd_tokenizer *tokenizer, const char *text, size_t 
     pd_merge_workspace workspace = {0};
     pd_token_list list = {0};
     pd_status status = PD_OK;
-    if (add_bos && tokenizer->vocabulary.bos >= 0)
+    if ((flags & PD_TOKENIZE_BOS) && tokenizer->vocabulary.bos >= 0)
         status = pd_token_list_append(&list, tokenizer->vocabulary.bos, err);
     for (size_t start = 0; status == PD_OK;) {
-        const size_t end = images ? find_image(text, size, start) : size;
-        status = append_text(tokenizer, text + start, end - start, parse_special, &workspace, &list, err);
+        const size_t end = (flags & PD_TOKENIZE_IMAGES) ? find_image(text, size, start) : size;
+        status = append_text(tokenizer, flags, text + start, end - start, &workspace, &list, err);
         if (status != PD_OK || end == size) break;
         status = pd_token_list_append(&list, PD_IMAGE_TOKEN, err);
         start = end + strlen("<image>");
@@ -121,14 +121,19 @@ static pd_status encode(const pd_tokenizer *tokenizer, const char *text, size_t 
     return PD_OK;
 }
 
+static unsigned flags_of(bool add_bos, bool parse_special) {
+    return (add_bos ? (unsigned)PD_TOKENIZE_BOS : 0) | (parse_special ? (unsigned)PD_TOKENIZE_SPECIAL : 0);
+}
+
 pd_status pd_tokenizer_encode(const pd_tokenizer *tokenizer, const char *text, size_t size, bool add_bos,
                               bool parse_special, int32_t **tokens, size_t *n, pd_error *err) {
-    return encode(tokenizer, text, size, add_bos, parse_special, false, tokens, n, err);
+    return pd_tokenize_as(tokenizer, flags_of(add_bos, parse_special), text, size, tokens, n, err);
 }
 
 pd_status pd_tokenize_prompt(const pd_tokenizer *tokenizer, const char *prompt, size_t size, bool add_bos,
                              bool parse_special, int32_t **tokens, size_t *n, pd_error *err) {
-    return encode(tokenizer, prompt, size, add_bos, parse_special, true, tokens, n, err);
+    return pd_tokenize_as(tokenizer, flags_of(add_bos, parse_special) | PD_TOKENIZE_IMAGES, prompt, size,
+                          tokens, n, err);
 }
 
 static bool has_token(const pd_tokenizer *tokenizer, int32_t token) {

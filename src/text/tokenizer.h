@@ -35,6 +35,18 @@ pd_status pd_tokenizer_encode(const pd_tokenizer *tokenizer, const char *text, s
 pd_status pd_tokenize_prompt(const pd_tokenizer *tokenizer, const char *prompt, size_t size, bool add_bos,
                              bool parse_special, int32_t **tokens, size_t *n, pd_error *err);
 
+// Both of the above, and transformers' newer LLaMA tokenizers.
+typedef enum {
+    PD_TOKENIZE_BOS = 1,     // the BOS token first, if there is one
+    PD_TOKENIZE_SPECIAL = 2, // "</s>" becomes its control token
+    PD_TOKENIZE_IMAGES = 4,  // "<image>" becomes PD_IMAGE_TOKEN
+    // As LlamaTokenizer does with "legacy": false: the space that SentencePiece puts before a text stands at
+    // the start of the text, and of every part between pictures, but not behind special tokens.
+    PD_TOKENIZE_NOT_LEGACY = 8,
+} pd_tokenize_flags;
+pd_status pd_tokenize_as(const pd_tokenizer *tokenizer, unsigned flags, const char *text, size_t size,
+                         int32_t **tokens, size_t *n, pd_error *err);
+
 // The bytes of one token, owned by the tokenizer, not NUL-terminated and not necessarily whole UTF-8. Control
 // and unknown tokens have none, or their text with `special`. PD_ERR_ARGUMENT for an id outside the
 // vocabulary.

@@ -604,4 +604,5 @@ def main():
                 compare_with_llama_cpp(name, strings, plain, special)
 
 
-main()
+if __name__ == "__main__":
+    main()
