@@ -1,0 +1,267 @@
+#include "train/checkpoint.h"
+
+#include "base/gguf_write.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+// Keys of state.gguf.
+#define STEP_KEY  "pdrop.train.step"
+#define ORDER_KEY "pdrop.train.order"
+
+static pd_status fail_path(pd_error *err, const char *path, const char *what) {
+    const int reason = errno;
+    return pd_fail(err, PD_ERR_IO, "%s: %s: %s", path, what, strerror(reason));
+}
+
+// "folder/name", malloc'd.
+static char *join(const char *folder, const char *name) {
+    const size_t size = strlen(folder) + strlen(name) + 2;
+    char *path = malloc(size);
+    if (path) snprintf(path, size, "%s/%s", folder, name);
+    return path;
+}
+
+// ---- folders -----------------------------------------------------------------------------------------------
+
+// Removes a folder and the files in it; one that is not there is fine.
+static pd_status remove_folder(const char *path, pd_error *err) {
+    DIR *folder = opendir(path);
+    if (!folder) return errno == ENOENT ? PD_OK : fail_path(err, path, "cannot open");
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(folder), entry->d_name, 0);
+    }
+    closedir(folder);
+    return rmdir(path) == 0 ? PD_OK : fail_path(err, path, "cannot remove");
+}
+
+// Has the disk know what a folder lists.
+static void sync_folder(const char *path) {
+    const int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) return;
+    fsync(descriptor); // some file systems cannot; the files themselves are synced
+    close(descriptor);
+}
+
+// The N of "checkpoint-N"; −1 for another name.
+static int64_t step_of(const char *name) {
+    static const char prefix[] = "checkpoint-";
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0) return -1;
+    const char *digits = name + sizeof prefix - 1;
+    if (*digits == '\0' || strlen(digits) > 18 || strspn(digits, "0123456789") != strlen(digits)) return -1;
+    return strtoll(digits, NULL, 10);
+}
+
+// The steps of all checkpoints of a folder, ascending, malloc'd.
+static int by_step(const void *a, const void *b) {
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static pd_status list_steps(const char *output_dir, int64_t **steps, size_t *n, pd_error *err) {
+    *steps = NULL;
+    *n = 0;
+    DIR *folder = opendir(output_dir);
+    if (!folder) return errno == ENOENT ? PD_OK : fail_path(err, output_dir, "cannot open");
+    pd_status status = PD_OK;
+    for (struct dirent *entry; status == PD_OK && (entry = readdir(folder));) {
+        const int64_t step = step_of(entry->d_name);
+        if (step < 0) continue;
+        int64_t *grown = realloc(*steps, (*n + 1) * sizeof **steps);
+        if (!grown) {
+            status = pd_fail_memory(err, (*n + 1) * sizeof **steps, "the list of checkpoints");
+            break;
+        }
+        *steps = grown;
+        grown[(*n)++] = step;
+    }
+    closedir(folder);
+    if (*n > 0) qsort(*steps, *n, sizeof **steps, by_step);
+    return status;
+}
+
+static char *checkpoint_path(const char *output_dir, const char *format, int64_t step) {
+    char name[64];
+    snprintf(name, sizeof name, format, (long long)step);
+    return join(output_dir, name);
+}
+
+pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *err) {
+    int64_t *steps = NULL;
+    size_t n = 0;
+    *path = NULL;
+    pd_status status = list_steps(output_dir, &steps, &n, err);
+    if (status == PD_OK && n > 0) {
+        *path = checkpoint_path(output_dir, "checkpoint-%lld", steps[n - 1]);
+        if (!*path) status = pd_fail_memory(err, strlen(output_dir), "a path");
+    }
+    free(steps);
+    return status;
+}
+
+static pd_status remove_oldest(const pd_checkpoint_params *params, pd_error *err) {
+    int64_t *steps = NULL;
+    size_t n = 0;
+    if (params->keep <= 0) return PD_OK;
+    pd_status status = list_steps(params->output_dir, &steps, &n, err);
+    for (size_t i = 0; status == PD_OK && i + (size_t)params->keep < n; i++) {
+        char *path = checkpoint_path(params->output_dir, "checkpoint-%lld", steps[i]);
+        status = path ? remove_folder(path, err) : pd_fail_memory(err, 64, "a path");
+        free(path);
+    }
+    free(steps);
+    return status;
+}
+
+// ---- state.gguf --------------------------------------------------------------------------------------------
+
+static const char *const suffixes[] = {"", ".m", ".v"};
+
+static struct ggml_tensor *part_of(const pd_parameter *p, size_t part) {
+    return part == 0 ? p->weight : part == 1 ? p->m : p->v;
+}
+
+// Tensors are written in the order they were described in.
+typedef struct {
+    const pd_parameters *parameters;
+    size_t next;
+} state_source;
+
+static pd_status state_bytes(const struct ggml_tensor *t, const void **bytes, void *user, pd_error *err) {
+    (void)t;
+    (void)err;
+    state_source *source = user;
+    *bytes = part_of(&source->parameters->all[source->next / 3], source->next % 3)->data;
+    source->next++;
+    return PD_OK;
+}
+
+static pd_status save_state(const pd_parameters *parameters, const pd_checkpoint_run *run, const char *path,
+                            pd_error *err) {
+    const size_t size = (3 * parameters->n + 1) * ggml_tensor_overhead();
+    struct ggml_context *tensors = ggml_init((struct ggml_init_params){.mem_size = size, .no_alloc = true});
+    struct gguf_context *gguf = gguf_init_empty();
+    pd_status status = tensors && gguf ? PD_OK : pd_fail_memory(err, size, "a checkpoint");
+    for (size_t i = 0; i < 3 * parameters->n && status == PD_OK; i++) {
+        const struct ggml_tensor *t = part_of(&parameters->all[i / 3], i % 3);
+        struct ggml_tensor *described = ggml_new_tensor(tensors, GGML_TYPE_F32, ggml_n_dims(t), t->ne);
+        ggml_format_name(described, "%s%s", t->name, suffixes[i % 3]);
+    }
+    if (status == PD_OK) {
+        state_source source = {.parameters = parameters};
+        gguf_set_val_str(gguf, "general.architecture", "pdrop-training-state");
+        gguf_set_val_u32(gguf, STEP_KEY, (uint32_t)run->step);
+        gguf_set_val_str(gguf, ORDER_KEY, run->order);
+        status = pd_gguf_write(path, gguf, tensors, state_bytes, &source, err);
+    }
+    if (gguf) gguf_free(gguf);
+    if (tensors) ggml_free(tensors);
+    return status;
+}
+
+static pd_status load_part(const pd_gguf *gguf, struct ggml_tensor *to, const char *suffix, pd_error *err) {
+    char name[GGML_MAX_NAME + 8];
+    snprintf(name, sizeof name, "%s%s", to->name, suffix);
+    const struct ggml_tensor *from = ggml_get_tensor(gguf->tensors, name);
+    if (!from)
+        return pd_fail(err, PD_ERR_FORMAT,
+                       "%s: no tensor %s: a checkpoint of another geometry, or of other trained parameters",
+                       gguf->path, name);
+    if (from->type != GGML_TYPE_F32 || !ggml_are_same_shape(from, to))
+        return pd_fail(
+            err, PD_ERR_FORMAT,
+            "%s: tensor %s: expected f32 [%lld, %lld], found %s [%lld, %lld]: a checkpoint of another "
+            "geometry",
+            gguf->path, name, (long long)to->ne[0], (long long)to->ne[1], ggml_type_name(from->type),
+            (long long)from->ne[0], (long long)from->ne[1]);
+    memcpy(to->data, pd_gguf_tensor_data(gguf, name), ggml_nbytes(to));
+    return PD_OK;
+}
+
+static pd_status load_state(const pd_gguf *gguf, const pd_parameters *parameters, pd_checkpoint_run *run,
+                            pd_error *err) {
+    uint32_t step = 0;
+    const char *order = NULL;
+    PD_TRY(pd_gguf_get_u32(gguf, STEP_KEY, true, &step, err));
+    PD_TRY(pd_gguf_get_string(gguf, ORDER_KEY, true, &order, err));
+    const int64_t n = gguf_get_n_tensors(gguf->gguf), expected = 3 * (int64_t)parameters->n;
+    for (size_t i = 0; i < 3 * parameters->n; i++)
+        PD_TRY(load_part(gguf, part_of(&parameters->all[i / 3], i % 3), suffixes[i % 3], err));
+    if (n != expected)
+        return pd_fail(err, PD_ERR_FORMAT, "%s: expected %lld tensors, found %lld: other trained parameters",
+                       gguf->path, (long long)expected, (long long)n);
+    run->step = step;
+    snprintf(run->order, sizeof run->order, "%s", order);
+    return PD_OK;
+}
+
+pd_status pd_checkpoint_load(const char *path, const pd_parameters *parameters, pd_checkpoint_run *run,
+                             pd_error *err) {
+    *run = (pd_checkpoint_run){0};
+    char *file = join(path, "state.gguf");
+    if (!file) return pd_fail_memory(err, strlen(path), "a path");
+    pd_gguf gguf;
+    pd_status status = pd_gguf_open(file, &gguf, err);
+    free(file);
+    if (status != PD_OK) return status;
+    status = load_state(&gguf, parameters, run, err);
+    pd_gguf_close(&gguf);
+    return status;
+}
+
+// ---- saving ------------------------------------------------------------------------------------------------
+
+static pd_status export_one(const pd_checkpoint_params *params, const pd_gguf *from, const char *folder,
+                            const char *name, pd_error *err) {
+    if (!pd_export_changes(from, params->parameters)) return PD_OK;
+    char *path = join(folder, name);
+    if (!path) return pd_fail_memory(err, strlen(folder), "a path");
+    const pd_status status = pd_export_model(from, params->parameters, params->type, path, err);
+    free(path);
+    return status;
+}
+
+pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *folder, pd_error *err) {
+    PD_TRY(export_one(params, &params->weights->text_file, folder, "model.gguf", err));
+    if (!params->weights->has_vision) return PD_OK;
+    return export_one(params, &params->weights->vision_file, folder, "mmproj.gguf", err);
+}
+
+static pd_status fill_folder(const pd_checkpoint_params *params, const pd_checkpoint_run *run,
+                             const char *folder, pd_error *err) {
+    PD_TRY(remove_folder(folder, err));
+    if (mkdir(folder, 0777) != 0) return fail_path(err, folder, "cannot create");
+    PD_TRY(pd_checkpoint_export(params, folder, err));
+    char *path = join(folder, "state.gguf");
+    if (!path) return pd_fail_memory(err, strlen(folder), "a path");
+    const pd_status status = save_state(params->parameters, run, path, err);
+    free(path);
+    sync_folder(folder);
+    return status;
+}
+
+pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkpoint_run *run,
+                             pd_error *err) {
+    char *path = checkpoint_path(params->output_dir, "checkpoint-%lld", run->step);
+    char *temporary = checkpoint_path(params->output_dir, ".checkpoint-%lld.tmp", run->step);
+    pd_status status = path && temporary ? PD_OK : pd_fail_memory(err, strlen(params->output_dir), "a path");
+    if (status == PD_OK) {
+        status = fill_folder(params, run, temporary, err);
+        if (status == PD_OK) status = remove_folder(path, err); // of a run before this one
+        if (status == PD_OK && rename(temporary, path) != 0) status = fail_path(err, path, "cannot create");
+        if (status == PD_OK) {
+            sync_folder(params->output_dir);
+        } else {
+            remove_folder(temporary, NULL);
+        }
+    }
+    free(temporary);
+    free(path);
+    return status == PD_OK ? remove_oldest(params, err) : status;
+}

@@ -1,0 +1,35 @@
+// Checkpoints: folders "checkpoint-N" of a run's output folder, N optimiser steps, each written under another
+// name and renamed when it is whole.
+//
+//     model.gguf, mmproj.gguf  the weights, for pdrop run and llama.cpp (export.h); a file that training does
+//     not
+//                              change is left out
+//     state.gguf               parameters, Adam's moments and the position, in f32: what resuming needs
+#pragma once
+
+#include "train/export.h"
+
+// What must be the same for a run to continue as if it had not been interrupted.
+typedef struct pd_checkpoint_run {
+    int64_t step;    // optimiser steps done
+    char order[256]; // what decides the order of samples, as text
+} pd_checkpoint_run;
+
+typedef struct pd_checkpoint_params {
+    const char *output_dir;
+    const pd_weights *weights; // whose files are exported
+    const pd_parameters *parameters;
+    enum ggml_type type; // of exported matrices
+    int32_t keep;        // the newest so many; 0: all
+} pd_checkpoint_params;
+
+pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkpoint_run *run, pd_error *err);
+// The exported files alone, into the output folder itself: the end of a run.
+pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *folder, pd_error *err);
+
+// The newest checkpoint of an output folder: its path, malloc'd; NULL when there is none.
+pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *err);
+// Fills the parameters and their moments, and *run. PD_ERR_FORMAT names the first parameter that is missing
+// or of another shape: a checkpoint of another geometry, or of a run that trains something else.
+pd_status pd_checkpoint_load(const char *path, const pd_parameters *parameters, pd_checkpoint_run *run,
+                             pd_error *err);
