@@ -3,6 +3,7 @@
 
 #include "cli/options.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 
 // Exit codes: 0 success, 1 an error while working, 2 wrong use, 130 stopped by Ctrl-C.
@@ -13,6 +14,7 @@ int pd_cli_info(int argc, char **argv);
 int pd_cli_flops(int argc, char **argv);
 int pd_cli_synth(int argc, char **argv);
 int pd_cli_bench(int argc, char **argv);
+int pd_cli_train(int argc, char **argv);
 
 // Parses a command's arguments. False: the command ends here, with *exit_code (its help was asked for, or a
 // line on stderr says what is wrong).
@@ -68,6 +70,8 @@ void pd_cli_print_stats(FILE *out, const pd_stats *stats, const pd_policy *polic
 
 // From now on SIGINT, SIGTERM and SIGHUP cancel this session (NULL: end the program as usual).
 void pd_cli_interruptible(pd_session *session);
+// From now on they set *cancel; a second one ends the program.
+void pd_cli_cancel_on_signals(atomic_bool *cancel);
 // From now on they only make pd_cli_signalled true.
 void pd_cli_catch_signals(void);
 bool pd_cli_signalled(void);

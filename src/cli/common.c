@@ -321,6 +321,19 @@ void pd_cli_interruptible(pd_session *session) {
     handle_signals(session ? on_signal : SIG_DFL);
 }
 
+static atomic_bool *volatile cancelled_flag;
+
+static void on_cancel(int number) {
+    interrupted = 1;
+    if (cancelled_flag) atomic_store(cancelled_flag, true);
+    signal(number, SIG_DFL);
+}
+
+void pd_cli_cancel_on_signals(atomic_bool *cancel) {
+    cancelled_flag = cancel;
+    handle_signals(on_cancel);
+}
+
 void pd_cli_catch_signals(void) {
     interrupted_session = NULL;
     handle_signals(on_signal);

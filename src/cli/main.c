@@ -15,6 +15,7 @@ static const struct {
     {"info", pd_cli_info, "show what a GGUF file holds"},
     {"flops", pd_cli_flops, "count what a schedule costs and saves"},
     {"synth", pd_cli_synth, "write a GGUF pair of a named geometry with random weights"},
+    {"train", pd_cli_train, "train on LLaVA's conversations, with the pyramid or without"},
     {"bench", pd_cli_bench, "time prefill and decoding, dense and with the pyramid"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

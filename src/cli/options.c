@@ -119,6 +119,25 @@ static bool parse_choice(const pd_command *command, const pd_option *option, con
     return complain(command, option->name, expected, value);
 }
 
+// Whether `value` is a truth value, which is then *truth.
+static bool is_truth(const char *value, bool *truth) {
+    static const char *const yes[] = {"True", "true", "1", "yes"}, *const no[] = {"False", "false", "0",
+                                                                                  "no"};
+    for (size_t i = 0; i < sizeof yes / sizeof *yes; i++) {
+        *truth = strcmp(value, yes[i]) == 0;
+        if (*truth || strcmp(value, no[i]) == 0) return true;
+    }
+    return false;
+}
+
+static bool parse_truth(const pd_command *command, const pd_option *option, const char *value) {
+    bool truth = true;
+    if (value && !is_truth(value, &truth))
+        return complain(command, option->name, "expected True or False", value);
+    *(bool *)option->target = truth;
+    return true;
+}
+
 static bool add_string(const pd_command *command, const char *name, pd_strings *strings, const char *value) {
     if (strings->count == PD_MAX_STRINGS) return complain(command, name, "given too often", NULL);
     strings->values[strings->count++] = value;
@@ -133,6 +152,8 @@ static bool apply(const pd_command *command, const pd_option *option, const char
     case PD_OPTION_OFF:
         *(bool *)option->target = false;
         return true;
+    case PD_OPTION_BOOL:
+        return parse_truth(command, option, value);
     case PD_OPTION_INT:
     case PD_OPTION_UINT64:
     case PD_OPTION_FLOAT:
@@ -190,7 +211,8 @@ pd_parsed pd_options_parse(const pd_command *command, int argc, char **argv) {
             complain(command, word, "no such option", NULL);
             return PD_PARSED_ERROR;
         }
-        const bool takes_value = option->type != PD_OPTION_FLAG && option->type != PD_OPTION_OFF;
+        const bool is_bool = option->type == PD_OPTION_BOOL;
+        const bool takes_value = option->type != PD_OPTION_FLAG && option->type != PD_OPTION_OFF && !is_bool;
         const char *equals = word[1] == '-' ? strchr(word, '=') : NULL;
         const char *value = equals ? equals + 1 : NULL;
         if (takes_value && !value) {
@@ -200,7 +222,9 @@ pd_parsed pd_options_parse(const pd_command *command, int argc, char **argv) {
             }
             value = argv[++i];
         }
-        if (!takes_value && value) {
+        bool truth = false;
+        if (is_bool && !value && i + 1 < argc && is_truth(argv[i + 1], &truth)) value = argv[++i];
+        if (!takes_value && !is_bool && value) {
             complain(command, option->name, "takes no value", value);
             return PD_PARSED_ERROR;
         }

@@ -8,6 +8,7 @@ typedef enum pd_option_type {
     PD_OPTION_HEADING, // `help` is a line between groups
     PD_OPTION_FLAG,    // bool: true
     PD_OPTION_OFF,     // bool: false
+    PD_OPTION_BOOL,    // bool: "True" or "False", as transformers' argument parser has it; alone: true
     PD_OPTION_INT,     // int32_t in [low, high]
     PD_OPTION_UINT64,
     PD_OPTION_FLOAT,   // float in [low, high]

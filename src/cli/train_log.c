@@ -1,0 +1,160 @@
+#include "cli/train_log.h"
+
+#include "base/file.h"
+#include "cli/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <yyjson.h>
+
+struct pd_train_log {
+    pd_train_log_params params;
+    char *path;
+    FILE *file;
+    bool terminal, shown; // whether stderr is one; whether the live line stands there
+    double mean_ms;       // of a step, smoothed
+    double mean_loss;
+};
+
+pd_status pd_train_log_create(const pd_train_log_params *params, pd_train_log **out, pd_error *err) {
+    static const char name[] = "/log.jsonl";
+    *out = NULL;
+    pd_train_log *log = calloc(1, sizeof *log);
+    if (!log) return pd_fail_memory(err, sizeof *log, "the log");
+    log->params = *params;
+    log->terminal = isatty(STDERR_FILENO) != 0;
+    const size_t size = strlen(params->output_dir) + sizeof name;
+    log->path = malloc(size);
+    if (!log->path) {
+        pd_train_log_free(log);
+        return pd_fail_memory(err, size, "the log");
+    }
+    snprintf(log->path, size, "%s%s", params->output_dir, name);
+    *out = log;
+    return PD_OK;
+}
+
+static void clear_line(pd_train_log *log) {
+    if (log->shown) fputs("\r\033[K", stderr);
+    log->shown = false;
+}
+
+void pd_train_log_free(pd_train_log *log) {
+    if (!log) return;
+    if (log->shown) fputc('\n', stderr);
+    if (log->file) fclose(log->file);
+    free(log->path);
+    free(log);
+}
+
+void pd_train_log_line(pd_log_level level, const char *line, void *user) {
+    pd_train_log *log = user;
+    if (!log->params.is_first || level == PD_LOG_DEBUG) return;
+    clear_line(log);
+    fprintf(stderr, "pdrop train: %s%s\n", level == PD_LOG_WARNING ? "warning: " : "", line);
+}
+
+// ---- log.jsonl ---------------------------------------------------------------------------------------------
+
+// How many bytes of the log are whole lines of steps up to `step`.
+static size_t whole_lines(const char *text, size_t size, int64_t step) {
+    size_t kept = 0;
+    for (size_t at = 0; at < size;) {
+        const char *end = memchr(text + at, '\n', size - at);
+        if (!end) break;
+        const size_t next = (size_t)(end - text) + 1;
+        yyjson_doc *doc = yyjson_read(text + at, next - at, 0);
+        yyjson_val *value = yyjson_obj_get(yyjson_doc_get_root(doc), "step");
+        const bool keep = yyjson_is_int(value) && yyjson_get_sint(value) <= step;
+        yyjson_doc_free(doc);
+        if (!keep) break;
+        kept = at = next;
+    }
+    return kept;
+}
+
+// Opens the log behind the lines up to `step`.
+static pd_status open_at(pd_train_log *log, int64_t step, pd_error *err) {
+    size_t kept = 0;
+    if (step > 0 && access(log->path, F_OK) == 0) {
+        pd_mapped_file file;
+        PD_TRY(pd_mapped_file_open(log->path, &file, err));
+        kept = whole_lines((const char *)file.data, file.size, step);
+        pd_mapped_file_close(&file);
+    }
+    log->file = fopen(log->path, step > 0 ? "ab" : "wb");
+    if (!log->file || ftruncate(fileno(log->file), (off_t)kept) != 0)
+        return pd_fail(err, PD_ERR_IO, "%s: cannot write", log->path);
+    return PD_OK;
+}
+
+void pd_train_log_start(const pd_train_report *r, void *user) {
+    pd_train_log *log = user;
+    pd_error err;
+    if (!log->params.is_first) return;
+    fprintf(stderr, "pdrop train: %lld samples, %.2f M parameters, %lld steps from %lld on; products in %s\n",
+            (long long)r->n_samples, (double)r->n_parameters * 1e-6, (long long)r->n_steps,
+            (long long)r->first_step, r->compute);
+    if (open_at(log, r->first_step, &err) != PD_OK) pd_train_log_line(PD_LOG_WARNING, err.message, log);
+}
+
+static void write_line(pd_train_log *log, const pd_train_report *r) {
+    char line[640];
+    snprintf(line, sizeof line,
+             "{\"step\":%lld,\"epoch\":%.6g,\"loss\":%.9g,\"learning_rate\":%.9g,\"grad_norm\":%.9g,"
+             "\"labels\":%lld,"
+             "\"rows\":%lld,\"image_rows\":%lld,\"image_rows_mean\":%.6g,\"step_ms\":%.1f,\"wait_ms\":%.1f,"
+             "\"tokens_per_second\":%.1f}\n",
+             (long long)r->step, r->epoch, r->loss, r->learning_rate, r->gradient_norm,
+             (long long)r->n_labels, (long long)r->n_rows, (long long)r->n_image_rows, r->image_rows_mean,
+             r->step_ms, r->wait_ms, 1e3 * (double)r->n_rows / r->step_ms);
+    if (log->file && (fputs(line, log->file) == EOF || fflush(log->file) != 0)) {
+        pd_train_log_line(PD_LOG_WARNING, "log.jsonl: cannot write; it ends here", log);
+        fclose(log->file);
+        log->file = NULL;
+    }
+    if (log->params.json) {
+        fputs(line, stdout);
+        fflush(stdout);
+    }
+}
+
+// ---- the live line -----------------------------------------------------------------------------------------
+
+static const char *duration(char *buffer, size_t size, double seconds) {
+    const long long s = (long long)(seconds + 0.5);
+    if (s >= 3600) {
+        snprintf(buffer, size, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+    } else {
+        snprintf(buffer, size, "%lld:%02lld", s / 60, s % 60);
+    }
+    return buffer;
+}
+
+static void show(pd_train_log *log, const pd_train_report *r) {
+    char left[32];
+    clear_line(log);
+    const double kept = r->n_image_rows > 0 ? 100.0 * r->image_rows_mean / (double)r->n_image_rows : 100.0;
+    fprintf(stderr,
+            "step %lld/%lld  loss %.4f  lr %.2e  norm %.2f  %.0f tokens/s  image %.0f %%  %.0f ms  ETA %s",
+            (long long)r->step, (long long)r->n_steps, log->mean_loss, r->learning_rate, r->gradient_norm,
+            1e3 * (double)r->n_rows / r->step_ms, kept, r->step_ms,
+            duration(left, sizeof left, log->mean_ms * 1e-3 * (double)(r->n_steps - r->step)));
+    log->shown = log->terminal;
+    if (!log->terminal) fputc('\n', stderr);
+    fflush(stderr);
+}
+
+void pd_train_log_step(const pd_train_report *r, void *user) {
+    pd_train_log *log = user;
+    if (!log->params.is_first) return;
+    const bool first = r->step == r->first_step + 1;
+    log->mean_ms = first ? r->step_ms : 0.95 * log->mean_ms + 0.05 * r->step_ms;
+    log->mean_loss = first ? r->loss : 0.95 * log->mean_loss + 0.05 * r->loss;
+    write_line(log, r);
+    // without a terminal a line now and then, for those who read it later
+    const bool due = log->terminal || r->step == r->n_steps || r->step % 50 == 0 || first;
+    if (log->params.live && due) show(log, r);
+}

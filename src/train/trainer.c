@@ -1,0 +1,424 @@
+#include "train/trainer.h"
+
+#include "engine/encode.h"
+#include "train/checkpoint.h"
+#include "train/loader.h"
+#include "train/optimizer.h"
+#include "train/step.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void pd_train_params_default(pd_train_params *params) {
+    *params = (pd_train_params){.version = "v1",
+                                .image_aspect_ratio = PD_ASPECT_AUTO,
+                                .model_max_length = 2048,
+                                .lora_r = 128,
+                                .lora_alpha = 256.0F,
+                                .learning_rate = 2e-5F,
+                                .adam_beta1 = 0.9F,
+                                .adam_beta2 = 0.999F,
+                                .adam_epsilon = 1e-8F,
+                                .max_grad_norm = 1.0F,
+                                .lr_scheduler_type = PD_RATE_COSINE,
+                                .warmup_ratio = 0.03,
+                                .num_train_epochs = 1.0,
+                                .per_device_train_batch_size = 16,
+                                .gradient_accumulation_steps = 1,
+                                .seed = 42,
+                                .save_steps = 500,
+                                .save_type = GGML_TYPE_F16};
+}
+
+typedef struct {
+    const pd_train_params *params;
+    pd_backend backend;
+    pd_weights weights;
+    bool has_weights;
+    pd_parameters parameters;
+    pd_tokenizer *tokenizer;
+    pd_preprocess_params preprocess;
+    pd_dataset *dataset;
+    pd_sampler sampler;
+    pd_loader *loader;
+    pd_lowering *lowering;
+    pd_step *step;
+    pd_optimizer *optimizer;
+    pd_checkpoint_params checkpoint;
+    pd_checkpoint_run run;
+    pd_train_sample *samples;         // [accumulation * batch]: a step's, of this rank
+    int32_t *counts;                  // [accumulation]: of every micro-batch
+    int64_t n_steps, n_warmup, saved; // saved: the newest checkpoint's step; −1: none of this process
+    pd_train_report report;
+} trainer;
+
+__attribute__((format(printf, 3, 4))) static void say(const trainer *t, pd_log_level level,
+                                                      const char *format, ...) {
+    if (!t->params->log) return;
+    char line[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    t->params->log(level, line, t->params->log_user);
+}
+
+static bool is_first(const trainer *t) {
+    return pd_ranks_index(t->params->ranks) == 0;
+}
+
+// ---- set-up ------------------------------------------------------------------------------------------------
+
+static pd_status check(const pd_train_params *p, pd_error *err) {
+    if (!p->model_name_or_path || !p->vision_tower || !p->data_path || !p->output_dir)
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "expected a model, a vision tower, data and an output folder to train");
+    if (p->tune_mm_mlp_adapter && (p->lora_enable || p->unfreeze_mm_vision_tower || p->freeze_mm_mlp_adapter))
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "tune_mm_mlp_adapter trains the projector alone (expected neither lora_enable, "
+                       "unfreeze_mm_vision_tower nor freeze_mm_mlp_adapter with it)");
+    if (!(p->learning_rate >= 0.0F) || !(p->max_grad_norm >= 0.0F) || !(p->weight_decay >= 0.0F))
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "learning_rate, max_grad_norm and weight_decay: expected at least 0");
+    if (!(p->warmup_ratio >= 0.0 && p->warmup_ratio <= 1.0))
+        return pd_fail(err, PD_ERR_ARGUMENT, "warmup_ratio: expected 0 to 1, found %g", p->warmup_ratio);
+    if (p->max_steps <= 0 && !(p->num_train_epochs > 0.0 && p->num_train_epochs < 1e6))
+        return pd_fail(err, PD_ERR_ARGUMENT, "num_train_epochs: expected more than 0, found %g",
+                       p->num_train_epochs);
+    return PD_OK;
+}
+
+static pd_trainable trainable(const pd_train_params *p) {
+    pd_trainable wanted = {.seed = p->seed};
+    if (p->tune_mm_mlp_adapter) {
+        wanted.groups[PD_GROUP_PROJECTOR] = true;
+        return wanted;
+    }
+    wanted.groups[PD_GROUP_DECODER] = !p->freeze_backbone;
+    wanted.groups[PD_GROUP_PROJECTOR] = !p->freeze_mm_mlp_adapter;
+    wanted.groups[PD_GROUP_VISION] = p->unfreeze_mm_vision_tower;
+    if (p->lora_enable) {
+        wanted.lora_rank = p->lora_r;
+        wanted.lora_alpha = p->lora_alpha;
+    }
+    return wanted;
+}
+
+static pd_status open_model(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    PD_TRY(pd_backend_create(pd_device_cpu(), p->n_threads, p->cancel, &t->backend, err));
+    PD_TRY(pd_weights_load(p->model_name_or_path, p->vision_tower, pd_device_cpu(), &t->weights, err));
+    t->has_weights = true;
+    PD_TRY(pd_policy_check(&p->policy, t->weights.decoder.h.n_layers, err));
+    PD_TRY(pd_tokenizer_create(&t->weights.text_file, &t->tokenizer, err));
+    const pd_trainable wanted = trainable(p);
+    PD_TRY(pd_parameters_create(&wanted, &t->backend, &t->weights, &t->parameters, err));
+    if (t->parameters.n == 0)
+        return pd_fail(err, PD_ERR_ARGUMENT, "nothing is trained: everything is frozen");
+    const pd_lowering_params lowering = {
+        .compute = p->compute, .strict = p->compute_strict, .log = p->log, .log_user = p->log_user};
+    PD_TRY(pd_lowering_create(&lowering, &t->lowering, err));
+    const pd_step_params step = {.weights = &t->weights,
+                                 .parameters = &t->parameters,
+                                 .policy = &p->policy,
+                                 .backend = &t->backend,
+                                 .lowering = t->lowering};
+    PD_TRY(pd_step_create(&step, &t->step, err));
+    return pd_optimizer_create(&t->parameters, &t->backend, &t->optimizer, err);
+}
+
+static void plan(trainer *t) {
+    const pd_train_params *p = t->params;
+    const int64_t an_epoch = pd_sampler_steps_per_epoch(&t->sampler);
+    t->n_steps = p->max_steps > 0 ? p->max_steps : (int64_t)ceil(p->num_train_epochs * (double)an_epoch);
+    t->n_warmup = (int64_t)ceil(p->warmup_ratio * (double)t->n_steps);
+    t->run.step = 0;
+    snprintf(t->run.order, sizeof t->run.order,
+             "seed %llu, %d samples, %d a step, grouped %d, %lld steps, warm-up %lld",
+             (unsigned long long)p->seed, t->sampler.n_samples,
+             t->sampler.batch_size * t->sampler.gradient_accumulation_steps * t->sampler.world_size,
+             p->group_by_modality_length, (long long)t->n_steps, (long long)t->n_warmup);
+}
+
+static pd_status open_data(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    const int32_t batch = p->per_device_train_batch_size, accumulation = p->gradient_accumulation_steps;
+    PD_TRY(pd_dataset_open(p->data_path, &t->dataset, err));
+    t->sampler = (pd_sampler){.n_samples = pd_dataset_size(t->dataset),
+                              .lengths = pd_dataset_lengths(t->dataset),
+                              .group_by_modality_length = p->group_by_modality_length,
+                              .seed = p->seed,
+                              .batch_size = batch,
+                              .gradient_accumulation_steps = accumulation,
+                              .world_size = pd_ranks_count(p->ranks)};
+    PD_TRY(pd_sampler_check(&t->sampler, err));
+    const size_t n = (size_t)batch * (size_t)accumulation;
+    t->samples = calloc(n, sizeof *t->samples);
+    t->counts = calloc((size_t)accumulation, sizeof *t->counts);
+    if (!t->samples || !t->counts) return pd_fail_memory(err, n * sizeof *t->samples, "a step's samples");
+    plan(t);
+    return PD_OK;
+}
+
+static pd_status resume(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    if (!p->resume_from_checkpoint) return PD_OK;
+    pd_checkpoint_run run;
+    PD_TRY(pd_checkpoint_load(p->resume_from_checkpoint, &t->parameters, &run, err));
+    if (strcmp(run.order, t->run.order) != 0)
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "%s: the checkpoint is of another run (%s); expected this one's (%s)",
+                       p->resume_from_checkpoint, run.order, t->run.order);
+    t->run.step = run.step;
+    return PD_OK;
+}
+
+static pd_status open_loader(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    const pd_conversation *conversation = NULL;
+    PD_TRY(pd_conversation_find(p->version, &conversation, err));
+    t->preprocess = pd_encode_preprocess_params(&t->weights.vision.h, p->image_aspect_ratio);
+    int64_t position = 0;
+    int32_t count = 0;
+    pd_sampler_batch(&t->sampler, pd_ranks_index(p->ranks), t->run.step, 0, &position, &count);
+    const int32_t a_step = t->sampler.batch_size * t->sampler.gradient_accumulation_steps;
+    const int32_t cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    const int32_t workers = p->dataloader_num_workers > 0 ? p->dataloader_num_workers : 1 + cores / 4;
+    const pd_loader_params params = {.sample = {.dataset = t->dataset,
+                                                .image_folder = p->image_folder,
+                                                .preprocess = &t->preprocess,
+                                                .labels = {.tokenizer = t->tokenizer,
+                                                           .conversation = conversation,
+                                                           .legacy = p->legacy_tokenizer,
+                                                           .model_max_length = p->model_max_length}},
+                                     .sampler = t->sampler,
+                                     .rank = pd_ranks_index(p->ranks),
+                                     .position = position,
+                                     .n_threads =
+                                         workers < PD_LOADER_MAX_THREADS ? workers : PD_LOADER_MAX_THREADS,
+                                     .n_ahead = a_step < INT32_MAX / 2 ? 2 * a_step : a_step,
+                                     .skip_bad_images = p->skip_bad_images,
+                                     .skip_bad_samples = p->skip_bad_samples,
+                                     .cancel = p->cancel,
+                                     .log = p->log,
+                                     .log_user = p->log_user};
+    return pd_loader_create(&params, &t->loader, err);
+}
+
+static pd_status make_output(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    if (mkdir(p->output_dir, 0777) != 0) {
+        struct stat status;
+        if (stat(p->output_dir, &status) != 0 || !S_ISDIR(status.st_mode))
+            return pd_fail(err, PD_ERR_IO, "%s: cannot make the output folder", p->output_dir);
+    }
+    t->checkpoint = (pd_checkpoint_params){.output_dir = p->output_dir,
+                                           .weights = &t->weights,
+                                           .parameters = &t->parameters,
+                                           .type = p->save_type,
+                                           .keep = p->save_total_limit};
+    t->saved = -1;
+    return PD_OK;
+}
+
+static pd_status open_all(trainer *t, pd_error *err) {
+    PD_TRY(check(t->params, err));
+    PD_TRY(open_data(t, err));
+    PD_TRY(open_model(t, err));
+    PD_TRY(resume(t, err));
+    PD_TRY(open_loader(t, err));
+    return make_output(t, err);
+}
+
+static void close_all(trainer *t) {
+    pd_loader_free(t->loader);
+    pd_optimizer_free(t->optimizer);
+    pd_step_free(t->step);
+    pd_lowering_free(t->lowering);
+    if (t->has_weights) {
+        pd_parameters_free(&t->parameters);
+        pd_weights_free(&t->weights);
+    }
+    pd_tokenizer_free(t->tokenizer);
+    pd_dataset_free(t->dataset);
+    if (t->backend.cpu) pd_backend_free(&t->backend);
+    free(t->samples);
+    free(t->counts);
+}
+
+// ---- a step ------------------------------------------------------------------------------------------------
+
+static void free_samples(trainer *t, int32_t n) {
+    for (int32_t i = 0; i < n; i++)
+        pd_train_sample_free(&t->samples[i]);
+}
+
+// All micro-batches of the step, one behind the other in t->samples: *n samples.
+static pd_status load_samples(trainer *t, int32_t *n, pd_error *err) {
+    *n = 0;
+    for (int32_t m = 0; m < t->sampler.gradient_accumulation_steps; m++) {
+        int64_t position = 0;
+        pd_sampler_batch(&t->sampler, pd_ranks_index(t->params->ranks), t->run.step, m, &position,
+                         &t->counts[m]);
+        PD_TRY(pd_loader_next(t->loader, t->counts[m], t->samples + *n, err));
+        *n += t->counts[m];
+    }
+    return PD_OK;
+}
+
+// Sums over the ranks: what a step's report is made of.
+enum { SUM_LOSS, SUM_LABELS, SUM_ROWS, SUM_IMAGE_ROWS, SUM_IMAGE_ROWS_MEAN, SUMS };
+
+static pd_status add_gradients(trainer *t, double n_labels, double *sums, pd_error *err) {
+    const pd_train_sample *samples = t->samples;
+    const float scale = n_labels > 0.0 ? (float)(1.0 / n_labels) : 0.0F;
+    for (int32_t m = 0; m < t->sampler.gradient_accumulation_steps; m++) {
+        pd_step_result result;
+        if (t->counts[m] == 0) continue;
+        PD_TRY(pd_step_add_gradients(t->step, samples, t->counts[m], scale, &result, err));
+        samples += t->counts[m];
+        sums[SUM_LOSS] += result.loss;
+        sums[SUM_ROWS] += result.n_rows;
+        sums[SUM_IMAGE_ROWS] += result.n_image_rows;
+        sums[SUM_IMAGE_ROWS_MEAN] += result.image_rows_mean;
+    }
+    return PD_OK;
+}
+
+static pd_status optimise(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    const double factor = pd_rate_factor(p->lr_scheduler_type, t->run.step, t->n_warmup, t->n_steps);
+    const float projector = p->mm_projector_lr > 0.0F ? p->mm_projector_lr : p->learning_rate,
+                tower = p->mm_vision_tower_lr > 0.0F ? p->mm_vision_tower_lr : p->learning_rate;
+    double norm = 0.0;
+    PD_TRY(pd_optimizer_gradient_norm(t->optimizer, &norm, err));
+    if (!isfinite(t->report.loss) || !isfinite(norm))
+        return pd_fail(err, PD_ERR_BACKEND,
+                       "step %lld: the loss is %g and its gradient's norm %g; expected numbers (the last "
+                       "checkpoint stays)",
+                       (long long)t->run.step + 1, t->report.loss, norm);
+    const bool clips = p->max_grad_norm > 0.0F;
+    const pd_adamw_params adamw = {
+        .beta1 = p->adam_beta1,
+        .beta2 = p->adam_beta2,
+        .epsilon = p->adam_epsilon,
+        .weight_decay = p->weight_decay,
+        .learning_rates = {(float)(factor * (double)p->learning_rate), (float)(factor * (double)projector),
+                           (float)(factor * (double)tower)},
+        .gradient_scale = clips ? (float)fmin(1.0, (double)p->max_grad_norm / (norm + 1e-6)) : 1.0F,
+        .step = t->run.step + 1};
+    PD_TRY(pd_optimizer_step(t->optimizer, &adamw, err));
+    t->report.learning_rate = (double)adamw.learning_rates[PD_GROUP_DECODER];
+    t->report.gradient_norm = norm;
+    return PD_OK;
+}
+
+static pd_status compute_step(trainer *t, int32_t n, pd_error *err) {
+    pd_ranks *ranks = t->params->ranks;
+    double n_labels = 0.0, sums[SUMS] = {0.0};
+    for (int32_t i = 0; i < n; i++)
+        n_labels += pd_sample_n_labels(&t->samples[i]);
+    PD_TRY(pd_ranks_sum(ranks, &n_labels, 1, err));
+    pd_status status = add_gradients(t, n_labels, sums, err);
+    PD_TRY(pd_ranks_agree(ranks, status, err));
+    sums[SUM_LABELS] = n_labels;
+    PD_TRY(pd_ranks_sum_gradients(ranks, &t->parameters, err));
+    PD_TRY(pd_ranks_sum(ranks, sums, SUM_LABELS, err)); // labels are summed already
+    PD_TRY(pd_ranks_sum(ranks, sums + SUM_ROWS, SUMS - SUM_ROWS, err));
+    t->report.loss = n_labels > 0.0 ? sums[SUM_LOSS] / n_labels : 0.0;
+    t->report.n_labels = (int64_t)n_labels;
+    t->report.n_rows = (int64_t)sums[SUM_ROWS];
+    t->report.n_image_rows = (int64_t)sums[SUM_IMAGE_ROWS];
+    t->report.image_rows_mean = sums[SUM_IMAGE_ROWS_MEAN];
+    return optimise(t, err);
+}
+
+static void finish_report(trainer *t, double start_ms, double loaded_ms) {
+    const pd_loader_stats stats = pd_loader_get_stats(t->loader);
+    pd_train_report *r = &t->report;
+    r->step = t->run.step;
+    r->epoch = (double)t->run.step / (double)pd_sampler_steps_per_epoch(&t->sampler);
+    r->step_ms = pd_now_ms() - start_ms;
+    r->wait_ms = loaded_ms - start_ms;
+    r->bad_images = stats.bad_images;
+    r->bad_samples = stats.bad_samples;
+    r->truncated = stats.truncated;
+    r->graph_bytes = pd_step_bytes(t->step);
+}
+
+static pd_status train_step(trainer *t, pd_error *err) {
+    const double start = pd_now_ms();
+    int32_t n = 0;
+    pd_status status = load_samples(t, &n, err);
+    const double loaded = pd_now_ms();
+    status = pd_ranks_agree(t->params->ranks, status, err);
+    if (status == PD_OK) status = compute_step(t, n, err);
+    free_samples(t, n);
+    PD_TRY(status);
+    t->run.step++;
+    finish_report(t, start, loaded);
+    if (t->params->on_step) t->params->on_step(&t->report, t->params->user);
+    return PD_OK;
+}
+
+// ---- the run -----------------------------------------------------------------------------------------------
+
+static pd_status save(trainer *t, pd_error *err) {
+    pd_status status = PD_OK;
+    if (t->saved == t->run.step) return PD_OK;
+    if (is_first(t)) {
+        status = pd_checkpoint_save(&t->checkpoint, &t->run, err);
+        if (status == PD_OK)
+            say(t, PD_LOG_INFO, "saved %s/checkpoint-%lld", t->params->output_dir, (long long)t->run.step);
+    }
+    t->saved = t->run.step;
+    return pd_ranks_agree(t->params->ranks, status, err);
+}
+
+static pd_status finish(trainer *t, pd_error *err) {
+    PD_TRY(save(t, err));
+    return pd_ranks_agree(
+        t->params->ranks,
+        is_first(t) ? pd_checkpoint_export(&t->checkpoint, t->params->output_dir, err) : PD_OK, err);
+}
+
+static bool cancelled(const trainer *t) {
+    return t->params->cancel && atomic_load(t->params->cancel);
+}
+
+// After a cancelled step the parameters are the last whole step's.
+static pd_status stop(trainer *t, pd_error *err) {
+    if (t->run.step > t->report.first_step) PD_TRY(save(t, err));
+    return pd_fail(err, PD_ERR_CANCELLED, "stopped after step %lld of %lld", (long long)t->run.step,
+                   (long long)t->n_steps);
+}
+
+static pd_status run(trainer *t, pd_error *err) {
+    const int32_t save_steps = t->params->save_steps;
+    t->report = (pd_train_report){.step = t->run.step,
+                                  .first_step = t->run.step,
+                                  .n_steps = t->n_steps,
+                                  .n_parameters = pd_parameters_count(&t->parameters),
+                                  .n_samples = t->sampler.n_samples,
+                                  .compute = pd_lowering_description(t->lowering)};
+    if (t->params->on_start) t->params->on_start(&t->report, t->params->user);
+    while (t->run.step < t->n_steps) {
+        const pd_status status = train_step(t, err);
+        if (status == PD_ERR_CANCELLED || (status == PD_OK && cancelled(t))) return stop(t, err);
+        PD_TRY(status);
+        if (save_steps > 0 && t->run.step % save_steps == 0) PD_TRY(save(t, err));
+    }
+    return finish(t, err);
+}
+
+pd_status pd_train(const pd_train_params *params, pd_error *err) {
+    trainer t = {.params = params};
+    pd_status status = pd_ranks_agree(params->ranks, open_all(&t, err), err);
+    if (status == PD_OK) status = run(&t, err);
+    close_all(&t);
+    return status;
+}
