@@ -90,7 +90,8 @@ def rank(layer, rows, cos, sin, end, first, n_image, n_kept):
     batch, n = rows.shape[:2]
     # Rows behind the end do not matter to it.
     normed = layer.input_layernorm(rows[:, : end + 1])
-    query, keys = heads(attention.q_proj(normed[:, end:]), attention.head_dim), heads(attention.k_proj(normed), attention.head_dim)
+    query = heads(attention.q_proj(normed[:, end:]), attention.head_dim)
+    keys = heads(attention.k_proj(normed), attention.head_dim)
     cos, sin = cos.to(keys.dtype), sin.to(keys.dtype)
     query = query * cos[:, None, end : end + 1] + rotate_half(query) * sin[:, None, end : end + 1]
     keys = keys * cos[:, None, : end + 1] + rotate_half(keys) * sin[:, None, : end + 1]
