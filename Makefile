@@ -10,14 +10,14 @@ CMAKE_FLAGS  ?=
 
 SETUP   := sh scripts/setup.sh
 JOBS    := $(shell nproc 2>/dev/null || echo 2)
-SOURCES  = $(wildcard include/*.h src/*/*.h src/*/*.c tests/*.h tests/*.c tests/*/*.h tests/*/*.c fuzz/*.h fuzz/*.c bench/*.h bench/*.c)
-CHECKED  = $(wildcard src/*/*.c)
+SOURCES  = $(wildcard include/*.h src/*/*.h src/*/*.c tests/*.h tests/*.c tests/*/*.h tests/*/*.c fuzz/*.h fuzz/*.c bench/*.h bench/*.c tools/*/*.h tools/*/*.c)
+CHECKED  = $(wildcard src/*/*.c tools/*/*.c)
 
 # $(call configure,DIRECTORY,FLAGS): CMake writes down what it was told; the same again takes a moment.
 configure = cmake -S . -B $(1) -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_FLAGS) >/dev/null
 ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-.PHONY: build build-tests setup demo test asan tsan fuzz bench bench-units bench-peers test-real test-vulkan valgrind tidy format \
+.PHONY: build build-tests setup tools demo test asan tsan fuzz bench bench-units bench-peers test-real test-vulkan valgrind tidy format \
         format-check install uninstall clean help
 .DEFAULT_GOAL := build
 
@@ -32,6 +32,11 @@ build-tests: build
 
 setup: ## install what the build needs (Debian 12 and 13; needs root once)
 	@$(SETUP)
+
+tools: ## build/scenes, which renders training pictures (cairo, pango, fonts)
+	@$(SETUP) --tools
+	@$(call configure,$(BUILD),-DPD_TOOLS=ON)
+	@cmake --build $(BUILD) --target scenes
 
 demo: setup ## from nothing: packages, build, and a question about a picture
 	@$(MAKE) --no-print-directory build

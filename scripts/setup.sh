@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what PyramidDrop is built with. Says what is missing and why; does nothing when nothing is missing.
 #
-#   sh scripts/setup.sh [--print | --check] [--fuzz] [--dev] [--vulkan] [--real] [--peers]
+#   sh scripts/setup.sh [--print | --check] [--fuzz] [--dev] [--vulkan] [--real] [--peers] [--tools]
 #
 #   --print    only show what would be done
 #   --check    install nothing; fail when something is missing, else be silent
@@ -10,6 +10,7 @@
 #   --vulkan   also ggml's Vulkan backend and Mesa's drivers   (make test-vulkan)
 #   --real     also Python's pip                               (make test-real)
 #   --peers    also Python with virtual environments           (make bench-peers)
+#   --tools    also cairo, pango and the fonts of pictures     (make tools)
 #
 # Debian 13 has all of it with its backports; Debian 12 takes ggml, oneDNN and yyjson from Debian 13. The mirror is the one
 # that apt already uses. Without root, and on other systems, it prints what is to be installed.
@@ -20,7 +21,7 @@ ggml_version=0.27
 sources=/etc/apt/sources.list.d/pyramiddrop.sources
 preferences=/etc/apt/preferences.d/pyramiddrop
 
-mode=install fuzz=no dev=no vulkan=no real=no peers=no arguments=
+mode=install fuzz=no dev=no vulkan=no real=no peers=no tools=no arguments=
 for argument; do
     case $argument in
     --print) mode=print ;;
@@ -30,6 +31,7 @@ for argument; do
     --vulkan) vulkan=yes ;;
     --real) real=yes ;;
     --peers) peers=yes ;;
+    --tools) tools=yes ;;
     *)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
         case $argument in -h | --help) exit 0 ;; esac
@@ -130,6 +132,13 @@ find_missing() {
     if [ $peers = yes ]; then
         python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ||
             need common 'python3 python3-venv ca-certificates' 'runs the comparison; fetches PyTorch from PyPI'
+    fi
+    if [ $tools = yes ]; then
+        have_module cairo || need common libcairo2-dev 'draws pictures'
+        have_module pangocairo || need common libpango1.0-dev 'lays out their text'
+        for font in fonts-dejavu-core fonts-liberation fonts-open-sans fonts-comfortaa fonts-noto-color-emoji; do
+            ! have_command dpkg-query || have_package $font || need common $font 'letters and emoji in pictures'
+        done
     fi
     common=${common# } from_13=${from_13# } from_backports=${from_backports# }
 }

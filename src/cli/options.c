@@ -72,7 +72,10 @@ static bool complain(const pd_command *command, const char *name, const char *wh
     pd_error err;
     pd_fail(&err, PD_ERR_ARGUMENT, "%.100s: %s%s%.200s%s", name, what, value ? ", found \"" : "",
             value ? value : "", value ? "\"" : "");
-    fprintf(stderr, "pdrop %s: %s (see pdrop %s --help)\n", command->name, err.message, command->name);
+    char program[64];
+    snprintf(program, sizeof program, "%s%s%s", command->program ? command->program : "pdrop",
+             command->name ? " " : "", command->name ? command->name : "");
+    fprintf(stderr, "%s: %s (see %s --help)\n", program, err.message, program);
     return false;
 }
 

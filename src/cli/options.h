@@ -36,7 +36,8 @@ typedef struct pd_option {
 } pd_option;
 
 typedef struct pd_command {
-    const char *name;
+    const char *name;               // "run"; NULL: a program without commands
+    const char *program;            // NULL: "pdrop"
     const char *usage;              // "pdrop run -m MODEL [options]"
     const char *about;              // a paragraph
     const pd_option *const *tables; // NULL-terminated list of tables

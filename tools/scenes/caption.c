@@ -1,0 +1,77 @@
+// Captions: all there is in a scene, in reading order, so that a caption has one right wording.
+#include "questions.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+typedef struct {
+    char *text;
+    size_t used;
+} caption_writer;
+
+__attribute__((format(printf, 2, 3))) static void add(caption_writer *writer, const char *format, ...) {
+    if (writer->used >= PD_MAX_CAPTION - 1) return;
+    va_list arguments;
+    va_start(arguments, format);
+    const int n = vsnprintf(writer->text + writer->used, PD_MAX_CAPTION - writer->used, format, arguments);
+    va_end(arguments);
+    if (n > 0) writer->used += (size_t)n;
+}
+
+static void add_item(caption_writer *writer, const pd_scene *scene, const pd_item *item) {
+    const char *color = pd_colors[item->color].name;
+    switch (item->kind) {
+    case PD_ITEM_SHAPE:
+        add(writer, "a %s %s %s %s", item->large ? "large" : "small", color, pd_shapes[item->shape].one,
+            pd_place_phrases[item->cell]);
+        break;
+    case PD_ITEM_EMOJI: {
+        const char *name = pd_emoji_list[item->emoji].one;
+        add(writer, "%s %s", pd_article(name), name);
+        if (scene->n_items > 1) add(writer, " %s", pd_place_phrases[item->cell]);
+        break;
+    }
+    case PD_ITEM_SIGN:
+        if (item->board) {
+            add(writer, "%s %s sign with the %s %s", pd_article(color), color,
+                item->number ? "number" : "word", item->text);
+        } else {
+            add(writer, "the %s %s %s", color, item->number ? "number" : "word", item->text);
+        }
+        if (scene->n_items > 1) add(writer, " %s", pd_place_phrases[item->cell / 3 * 3 + 1]);
+        break;
+    }
+}
+
+static void add_document(caption_writer *writer, const pd_document *document) {
+    static const char *const kinds[] = {"a receipt:", "a menu:", "a form:", "a ticket:"};
+    add(writer, "%s", kinds[document->kind]);
+    for (int i = 0; i < document->n_lines; i++) {
+        add(writer, "%s %s %s", i ? "," : "", document->lines[i].label, document->lines[i].value);
+    }
+}
+
+static void add_chart(caption_writer *writer, const pd_chart *chart) {
+    add(writer, "a chart with %d bars:", chart->n_bars);
+    for (int i = 0; i < chart->n_bars; i++) {
+        const char *name =
+            chart->names == PD_BARS_BY_COLOR ? pd_colors[chart->color[i]].name : chart->label[i];
+        add(writer, "%s %s %d", i ? "," : "", name, chart->value[i]);
+    }
+}
+
+void pd_caption(const pd_scene *scene, char caption[PD_MAX_CAPTION]) {
+    caption_writer writer = {caption, 0};
+    caption[0] = '\0';
+    if (scene->kind == PD_SCENE_DOCUMENT) {
+        add_document(&writer, &scene->document);
+    } else if (scene->kind == PD_SCENE_CHART) {
+        add_chart(&writer, &scene->chart);
+    } else {
+        for (int i = 0; i < scene->n_items; i++) {
+            if (i) add(&writer, ", ");
+            add_item(&writer, scene, &scene->items[i]);
+        }
+    }
+    add(&writer, ".");
+}

@@ -1,0 +1,231 @@
+#include "sample.h"
+
+#include "chance.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <yyjson.h>
+
+const char *const pd_kind_names[] = {"captions", "questions", "eval", "demo", NULL};
+const char *const pd_split_names[] = {"train", "val", "test", NULL};
+
+// What a stream of random numbers is for: each draws from its own.
+enum { FOR_SCENE, FOR_QUESTIONS, FOR_TEXT_ONLY, FOR_DEMO, FOR_TASK };
+
+static uint64_t stream(const pd_sample_options *options, int purpose, int64_t index) {
+    const uint64_t numbers[] = {options->seed, (uint64_t)options->split, (uint64_t)purpose, (uint64_t)index};
+    return pd_stream(numbers, sizeof numbers / sizeof *numbers);
+}
+
+int64_t pd_n_samples(const pd_sample_options *options) {
+    return options->kind == PD_KIND_EVAL ? options->count * options->n_tasks : options->count;
+}
+
+static void name_image(pd_sample *sample, int64_t number) {
+    snprintf(sample->image, sizeof sample->image, "images/%03" PRId64 "/%06" PRId64 ".png", number / 1000,
+             number);
+}
+
+// Whether an earlier turn has asked the same, or gives the answer away: what is read is read once; a price
+// that was asked for is not turned round.
+static bool asked_before(const pd_sample *sample, const pd_question *question) {
+    const bool reading = question->task == PD_TASK_WORDS || question->task == PD_TASK_NUMBERS ||
+                         question->task == PD_TASK_EMOJI;
+    for (int i = 0; i < sample->n_questions; i++) {
+        const pd_question *earlier = &sample->questions[i];
+        if (strcmp(earlier->key, question->key) == 0) return true;
+        if (reading && strcmp(earlier->answer, question->answer) == 0) return true;
+        if (strstr(earlier->question, question->answer) && strstr(question->question, earlier->answer))
+            return true;
+    }
+    return false;
+}
+
+static void add_questions(pd_sample *sample, int turns, bool held_out, uint64_t *random) {
+    enum { ATTEMPTS = 30 };
+    for (int attempt = 0; attempt < ATTEMPTS && sample->n_questions < turns; attempt++) {
+        pd_question *question = &sample->questions[sample->n_questions];
+        if (pd_ask_any(&sample->scene, held_out, random, question) && !asked_before(sample, question))
+            sample->n_questions++;
+    }
+}
+
+static pd_scene_kind draw_kind(const int mix[PD_N_SCENES], uint64_t *random) {
+    int sum = 0;
+    for (int i = 0; i < PD_N_SCENES; i++)
+        sum += mix[i];
+    int rest = pd_pick(random, sum), kind = 0;
+    while (rest >= mix[kind])
+        rest -= mix[kind++];
+    return (pd_scene_kind)kind;
+}
+
+// ---- pictures to train on ---------------------------------------------------------------------------------
+
+static void make_text_only(const pd_sample_options *options, pd_sample *sample, uint64_t *random) {
+    sample->n_questions = options->turns > 2 ? 2 : options->turns;
+    for (int i = 0; i < sample->n_questions; i++) {
+        pd_question *question = &sample->questions[i];
+        *question = (pd_question){.task = PD_N_TASKS, .type = "text only"};
+        pd_ask_text_only(random, question->question, question->answer);
+    }
+}
+
+// Captions and questions of one seed are about the same pictures.
+static void make_training(const pd_sample_options *options, int64_t index, pd_sample *sample) {
+    const int64_t number = options->first + index;
+    uint64_t text_only = stream(options, FOR_TEXT_ONLY, number);
+    snprintf(sample->id, sizeof sample->id, "%s-%06" PRId64, pd_split_names[options->split], number);
+    if (pd_chance(&text_only, options->text_only)) {
+        make_text_only(options, sample, &text_only);
+        return;
+    }
+    uint64_t random = stream(options, FOR_SCENE, number);
+    const bool held_out = pd_chance(&random, options->held_out);
+    pd_scene_compose(&sample->scene, draw_kind(options->mix, &random), held_out, &random);
+    name_image(sample, number);
+    if (options->kind == PD_KIND_CAPTIONS) {
+        pd_caption(&sample->scene, sample->caption);
+        return;
+    }
+    random = stream(options, FOR_QUESTIONS, number);
+    add_questions(sample, options->turns, held_out, &random);
+}
+
+// ---- one question a picture -------------------------------------------------------------------------------
+
+// Scenes are drawn until one gives the question that is wanted. Some targets have nothing held out: the
+// next one then takes their turn.
+static void make_eval(const pd_sample_options *options, int64_t index, pd_sample *sample) {
+    enum { ATTEMPTS = 3000 };
+    const pd_task task = options->tasks[index / options->count];
+    const int64_t number = options->first + index % options->count;
+    uint64_t random = stream(options, FOR_TASK + (int)task, number);
+    const bool held_out = pd_chance(&random, options->held_out) && pd_task_has_held_out(task);
+    int target = (int)(number % pd_n_targets(task));
+    pd_scene_kind kind = pd_scene_for_task(task, held_out, &random);
+    pd_question *question = &sample->questions[0];
+    for (int attempt = 1;; attempt++) {
+        pd_scene_compose(&sample->scene, kind, held_out, &random);
+        if (pd_ask(&sample->scene, task, target, held_out, &random, question) &&
+            question->held_out == held_out)
+            break;
+        if (attempt % ATTEMPTS == 0) {
+            kind = pd_scene_for_task(task, held_out, &random);
+            target = (target + 1) % pd_n_targets(task);
+        }
+    }
+    sample->n_questions = 1;
+    snprintf(sample->id, sizeof sample->id, "%s-%s-%06" PRId64, pd_split_names[options->split],
+             pd_task_names[task], number);
+    name_image(sample, index);
+}
+
+// ---- pictures to show -------------------------------------------------------------------------------------
+
+static bool fit_to_show(const pd_scene *scene, int demo) {
+    int n_emoji = 0;
+    for (int i = 0; i < scene->n_items; i++)
+        n_emoji += scene->items[i].kind == PD_ITEM_EMOJI;
+    switch (demo) {
+    case 0:
+        return scene->n_items >= 4 && n_emoji == 0;
+    case 1:
+        return scene->n_items >= 5 && n_emoji > 0;
+    case 2:
+        return scene->n_items >= 4;
+    case 3:
+        return scene->n_items >= 4;
+    case 4:
+        return scene->document.kind == PD_RECEIPT && scene->document.n_lines >= 4;
+    case 5:
+        return scene->document.kind == PD_TICKET;
+    case 6:
+        return scene->chart.names == PD_BARS_BY_COLOR && scene->chart.n_bars >= 4;
+    default:
+        return scene->chart.names == PD_BARS_BY_WORD && scene->chart.n_bars >= 4;
+    }
+}
+
+static void make_demo(const pd_sample_options *options, int64_t index, pd_sample *sample) {
+    static const struct {
+        const char *name;
+        pd_scene_kind kind;
+    } demos[PD_N_DEMOS] = {
+        {"shapes", PD_SCENE_OBJECTS}, {"objects", PD_SCENE_OBJECTS},  {"emoji", PD_SCENE_EMOJI},
+        {"signs", PD_SCENE_SIGNS},    {"receipt", PD_SCENE_DOCUMENT}, {"ticket", PD_SCENE_DOCUMENT},
+        {"columns", PD_SCENE_CHART},  {"bars", PD_SCENE_CHART},
+    };
+    const int64_t number = options->first + index;
+    const int demo = (int)(number % PD_N_DEMOS);
+    uint64_t random = stream(options, FOR_DEMO, number);
+    do {
+        pd_scene_compose(&sample->scene, demos[demo].kind, false, &random);
+    } while (!fit_to_show(&sample->scene, demo));
+    add_questions(sample, options->turns, false, &random);
+    snprintf(sample->id, sizeof sample->id, "%s-%" PRId64, demos[demo].name, number / PD_N_DEMOS + 1);
+    snprintf(sample->image, sizeof sample->image, "%s.png", sample->id);
+}
+
+void pd_sample_make(const pd_sample_options *options, int64_t index, pd_sample *sample) {
+    *sample = (pd_sample){0};
+    switch (options->kind) {
+    case PD_KIND_CAPTIONS:
+    case PD_KIND_QUESTIONS:
+        make_training(options, index, sample);
+        break;
+    case PD_KIND_EVAL:
+        make_eval(options, index, sample);
+        break;
+    case PD_KIND_DEMO:
+        make_demo(options, index, sample);
+        break;
+    }
+}
+
+// ---- JSON -------------------------------------------------------------------------------------------------
+
+static void add_turn(yyjson_mut_doc *json, yyjson_mut_val *turns, const char *who, const char *text) {
+    yyjson_mut_val *turn = yyjson_mut_arr_add_obj(json, turns);
+    yyjson_mut_obj_add_str(json, turn, "from", who);
+    yyjson_mut_obj_add_strcpy(json, turn, "value", text);
+}
+
+static void add_conversation(yyjson_mut_doc *json, yyjson_mut_val *record, const pd_sample *sample) {
+    yyjson_mut_val *turns = yyjson_mut_obj_add_arr(json, record, "conversations");
+    if (sample->caption[0]) {
+        add_turn(json, turns, "human", "<image>");
+        add_turn(json, turns, "gpt", sample->caption);
+        return;
+    }
+    for (int i = 0; i < sample->n_questions; i++) {
+        char text[PD_MAX_QUESTION + 16];
+        snprintf(text, sizeof text, "%s%s", i == 0 && sample->image[0] ? "<image>\n" : "",
+                 sample->questions[i].question);
+        add_turn(json, turns, "human", text);
+        add_turn(json, turns, "gpt", sample->questions[i].answer);
+    }
+}
+
+char *pd_sample_json(const pd_sample *sample, pd_kind kind) {
+    yyjson_mut_doc *json = yyjson_mut_doc_new(NULL);
+    if (!json) return NULL;
+    yyjson_mut_val *record = yyjson_mut_obj(json);
+    yyjson_mut_doc_set_root(json, record);
+    yyjson_mut_obj_add_str(json, record, "id", sample->id);
+    if (sample->image[0]) yyjson_mut_obj_add_str(json, record, "image", sample->image);
+    if (kind == PD_KIND_EVAL) {
+        const pd_question *question = &sample->questions[0];
+        yyjson_mut_obj_add_str(json, record, "task", pd_task_names[question->task]);
+        yyjson_mut_obj_add_str(json, record, "type", question->type);
+        yyjson_mut_obj_add_bool(json, record, "held_out", question->held_out);
+        yyjson_mut_obj_add_str(json, record, "question", question->question);
+        yyjson_mut_obj_add_str(json, record, "answer", question->answer);
+    } else {
+        add_conversation(json, record, sample);
+    }
+    char *text = yyjson_mut_write(json, 0, NULL);
+    yyjson_mut_doc_free(json);
+    return text;
+}
