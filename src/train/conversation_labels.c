@@ -214,8 +214,8 @@ static pd_status label_by_place(labelling *l, const turn_list *turns, const pd_t
 // ---- templates --------------------------------------------------------------------------------------------
 
 // preprocess_plain: the picture and the answer.
-static pd_status label_plain(labelling *l, const turn_list *turns) {
-    if (turns->n != 2 || !strstr(turns->texts[0], image_tag)) {
+static pd_status label_plain(labelling *l, const pd_record *record, const turn_list *turns) {
+    if (record->n_turns != 2 || turns->n != 2 || !strstr(turns->texts[0], image_tag)) {
         return pd_fail(l->err, PD_ERR_FORMAT,
                        "the template %s expects a user's turn with a picture and one answer",
                        l->params->conversation->name);
@@ -313,7 +313,7 @@ pd_status pd_label_conversation(const pd_label_params *params, const pd_record *
     if (!has_answer(&turns)) {
         status = pd_fail(err, PD_ERR_FORMAT, "conversations: expected an answer with a text, found none");
     } else if (conversation->style == PD_STYLE_PLAIN) {
-        status = label_plain(&l, &turns);
+        status = label_plain(&l, record, &turns);
     } else {
         status = label_template(&l, &turns);
     }
