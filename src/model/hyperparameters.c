@@ -142,6 +142,7 @@ pd_status pd_decoder_hyperparameters_read(const pd_gguf *gguf, pd_decoder_hyperp
                        gguf->path, 1 << 24, (long long)embedding->ne[1]);
     }
     h->n_vocab = (int32_t)embedding->ne[1];
+    h->tied_embeddings = !ggml_get_tensor(gguf->tensors, "output.weight");
     return PD_OK;
 }
 

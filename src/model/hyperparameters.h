@@ -16,6 +16,7 @@ typedef struct pd_decoder_hyperparameters {
     int32_t head_dim;   // of queries, keys and values
     int32_t n_vocab;
     int32_t n_ctx_train;
+    bool tied_embeddings; // the embedding is the output matrix too
     float rms_epsilon;
     int32_t rope_mode; // ggml's GGML_ROPE_TYPE_NORMAL (llama) or GGML_ROPE_TYPE_NEOX (qwen2)
     int32_t rope_dim;

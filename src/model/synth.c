@@ -32,6 +32,15 @@ typedef struct {
     size_t written, total; // bytes of tensor data
 } synth;
 
+pd_synth_params pd_synth_from_scratch(const pd_geometry_file *file, uint64_t seed) {
+    return (pd_synth_params){.geometry = &file->geometry,
+                             .type = GGML_TYPE_F32,
+                             .vision_type = GGML_TYPE_F32,
+                             .seed = seed,
+                             .initializer = &file->initializer,
+                             .vocabulary = &file->vocabulary};
+}
+
 pd_status pd_synth_type(const char *name, enum ggml_type *type, pd_error *err) {
     char names[320] = "";
     for (int i = 0; i < GGML_TYPE_COUNT; i++) {
@@ -108,6 +117,33 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+// Floats in rows of the tensor's type. n is a whole number of its blocks: rows are, and so is CHUNK.
+static pd_status put_floats(synth *s, enum ggml_type type, const float *values, size_t n, pd_error *err) {
+    const size_t bytes = ggml_row_size(type, (int64_t)n);
+    void *quantised = malloc(bytes);
+    if (!quantised) return pd_fail_memory(err, bytes, "random weights");
+    ggml_quantize_chunk(type, values, quantised, 0, 1, (int64_t)n, NULL);
+    const pd_status status = put(s, quantised, bytes, err);
+    free(quantised);
+    return status;
+}
+
+static int32_t n_decoder_layers(const pd_synth_params *params) {
+    return params->n_layers > 0 ? params->n_layers : params->geometry->decoder.n_layers;
+}
+
+static pd_status put_initial_tensor(synth *s, const struct ggml_tensor *t, pd_error *err) {
+    pd_initial_values values = pd_initial_values_of(t->name, s->params->initializer, s->params->geometry,
+                                                    n_decoder_layers(s->params), s->params->seed);
+    for (size_t left = (size_t)ggml_nelements(t); left > 0;) {
+        const size_t n = left < CHUNK ? left : CHUNK;
+        pd_initial_values_next(&values, s->scratch, n);
+        PD_TRY(put_floats(s, t->type, s->scratch, n, err));
+        left -= n;
+    }
+    return PD_OK;
+}
+
 // Norms are 1, everything else is random: matrices with deviation 1/√n_in, which keeps activations near 1.
 static pd_status put_tensor(synth *s, const struct ggml_tensor *t, pd_error *err) {
     const bool is_norm = strstr(t->name, "norm.weight") || strstr(t->name, "ln.weight") ||
@@ -131,13 +167,7 @@ static pd_status put_tensor(synth *s, const struct ggml_tensor *t, pd_error *err
                        bytes, err));
         } else {
             fill_random(s, s->scratch, n, deviation);
-            void *quantised = malloc(bytes);
-            if (!quantised) return pd_fail_memory(err, bytes, "random weights");
-            // n is a whole number of the tensor's blocks: rows are, and so is CHUNK
-            ggml_quantize_chunk(t->type, s->scratch, quantised, 0, 1, (int64_t)n, NULL);
-            const pd_status status = put(s, quantised, bytes, err);
-            free(quantised);
-            PD_TRY(status);
+            PD_TRY(put_floats(s, t->type, s->scratch, n, err));
         }
         left -= n;
     }
@@ -210,7 +240,7 @@ static pd_status write_file(synth *s, const char *path, pd_error *err) {
     PD_TRY(status);
     for (struct ggml_tensor *t = ggml_get_first_tensor(s->tensors); t;
          t = ggml_get_next_tensor(s->tensors, t)) {
-        PD_TRY(put_tensor(s, t, err));
+        PD_TRY(s->params->initializer ? put_initial_tensor(s, t, err) : put_tensor(s, t, err));
         PD_TRY(put(s, zeros, GGML_PAD(ggml_nbytes(t), alignment) - ggml_nbytes(t), err));
     }
     return pd_file_writer_commit(&s->writer, err);
@@ -273,6 +303,20 @@ static pd_status add_vocabulary(synth *s, int32_t n, pd_error *err) {
     return status;
 }
 
+// All of the other file's tokenizer.* metadata.
+static pd_status copy_vocabulary(synth *s, const pd_gguf *vocabulary, pd_error *err) {
+    struct gguf_context *copy = gguf_init_empty();
+    if (!copy) return pd_fail_memory(err, vocabulary->file.size, "a vocabulary");
+    gguf_set_kv(copy, vocabulary->gguf);
+    for (int64_t i = gguf_get_n_kv(copy) - 1; i >= 0; i--) {
+        const char *key = gguf_get_key(copy, i);
+        if (strncmp(key, "tokenizer.", strlen("tokenizer.")) != 0) gguf_remove_key(copy, key);
+    }
+    gguf_set_kv(s->gguf, copy);
+    gguf_free(copy);
+    return PD_OK;
+}
+
 static void add_decoder(synth *s, const pd_decoder_hyperparameters *h, int32_t n_layers) {
     struct gguf_context *g = s->gguf;
     gguf_set_val_u32(g, "llama.block_count", (uint32_t)n_layers);
@@ -281,6 +325,10 @@ static void add_decoder(synth *s, const pd_decoder_hyperparameters *h, int32_t n
     gguf_set_val_u32(g, "llama.feed_forward_length", (uint32_t)h->n_ff);
     gguf_set_val_u32(g, "llama.attention.head_count", (uint32_t)h->n_heads);
     gguf_set_val_u32(g, "llama.attention.head_count_kv", (uint32_t)h->n_kv_heads);
+    if (h->head_dim * h->n_heads != h->n_embd) {
+        gguf_set_val_u32(g, "llama.attention.key_length", (uint32_t)h->head_dim);
+        gguf_set_val_u32(g, "llama.attention.value_length", (uint32_t)h->head_dim);
+    }
     gguf_set_val_f32(g, "llama.attention.layer_norm_rms_epsilon", h->rms_epsilon);
     gguf_set_val_u32(g, "llama.rope.dimension_count", (uint32_t)h->rope_dim);
     gguf_set_val_f32(g, "llama.rope.freq_base", h->rope_base);
@@ -289,7 +337,7 @@ static void add_decoder(synth *s, const pd_decoder_hyperparameters *h, int32_t n
                   kv = (int64_t)h->n_kv_heads * h->head_dim;
     add_matrix(s, d, h->n_vocab, "token_embd.weight");
     add_vector(s, d, "output_norm.weight");
-    add_matrix(s, d, h->n_vocab, "output.weight");
+    if (!h->tied_embeddings) add_matrix(s, d, h->n_vocab, "output.weight");
     for (int32_t i = 0; i < n_layers; i++) {
         add_vector(s, d, "blk.%d.attn_norm.weight", i);
         add_matrix(s, d, q, "blk.%d.attn_q.weight", i);
@@ -303,22 +351,24 @@ static void add_decoder(synth *s, const pd_decoder_hyperparameters *h, int32_t n
     }
 }
 
-static void set_name(struct gguf_context *gguf, const pd_geometry *geometry, const char *architecture) {
-    char name[96];
-    snprintf(name, sizeof name, "%s, random weights", geometry->title);
-    gguf_set_val_str(gguf, "general.architecture", architecture);
-    gguf_set_val_str(gguf, "general.name", name);
+static void set_name(synth *s, const char *architecture) {
+    char name[128];
+    snprintf(name, sizeof name, "%s%s", s->params->geometry->title,
+             s->params->initializer ? "" : ", random weights");
+    gguf_set_val_str(s->gguf, "general.architecture", architecture);
+    gguf_set_val_str(s->gguf, "general.name", name);
 }
 
 pd_status pd_synth_model(const pd_synth_params *params, const char *path, pd_error *err) {
     const pd_geometry *geometry = params->geometry;
-    const int32_t n_layers = params->n_layers > 0 ? params->n_layers : geometry->decoder.n_layers;
+    const int32_t n_layers = n_decoder_layers(params);
     synth s;
     pd_status status = synth_init(&s, params, 3 + 9 * (size_t)n_layers, err);
     if (status == PD_OK) {
-        set_name(s.gguf, geometry, "llama");
+        set_name(&s, "llama");
         add_decoder(&s, &geometry->decoder, n_layers);
-        status = add_vocabulary(&s, geometry->decoder.n_vocab, err);
+        status = params->vocabulary ? copy_vocabulary(&s, params->vocabulary, err)
+                                    : add_vocabulary(&s, geometry->decoder.n_vocab, err);
     }
     if (status == PD_OK) status = write_file(&s, path, err);
     synth_free(&s);
@@ -387,7 +437,7 @@ pd_status pd_synth_mmproj(const pd_synth_params *params, const char *path, pd_er
     synth s;
     pd_status status = synth_init(&s, params, 16 + 16 * (size_t)geometry->vision.n_layers, err);
     if (status == PD_OK) {
-        set_name(s.gguf, geometry, "clip");
+        set_name(&s, "clip");
         add_vision(&s, &geometry->vision, geometry->projector_hidden, geometry->decoder.n_embd);
         status = write_file(&s, path, err);
     }
