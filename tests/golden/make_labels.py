@@ -10,10 +10,10 @@ c121f0432da27facab705978f83c4ada465e46fd with transformers 4.57.6 (5 has no such
 sentencepiece 0.2.3, protobuf, torch, gguf and Pillow.
 
 Three things are ours. LLaVA knows one picture a conversation; with several, turns that hold one placeholder are treated
-as LLaVA does, and placeholders of other turns stay where they stand, as in LLaVA-NeXT. And LLaVA has no code for chat
-templates with special tokens around every message: there a token carries a label when any of its characters belongs
-to an answer or to the token that ends it. The same holds for "chatml_direct", the tokens of which are preprocess_mpt's (mpt_labels
-says why its labels are not).
+as LLaVA does, and placeholders of other turns stay where they stand, as in LLaVA-NeXT. LLaVA has no code for chat
+templates with special tokens around every message: there a token carries a label when its last character belongs to an
+answer or to the token that ends it. And the labels of "chatml_direct", whose tokens are preprocess_mpt's, are found so
+too (mpt_labels says why).
 """
 
 import argparse
