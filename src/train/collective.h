@@ -6,6 +6,7 @@
 
 typedef struct pd_collective {
     int32_t index, count; // this process is `index` of `count`
+    bool launched;        // by a launcher, if only one of them
     void *of_node;        // collective_mpi.c's own
 } pd_collective;
 

@@ -36,7 +36,7 @@ pd_status pd_collective_join(pd_collective *all, pd_error *err) {
     PD_TRY(check(MPI_Comm_size(MPI_COMM_WORLD, &count), "number of ranks", err));
     PD_TRY(check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, index, MPI_INFO_NULL, &of_node),
                  "the ranks of this machine", err));
-    *all = (pd_collective){.index = index, .count = count, .of_node = &of_node};
+    *all = (pd_collective){.index = index, .count = count, .launched = true, .of_node = &of_node};
     return PD_OK;
 }
 

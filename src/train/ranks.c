@@ -41,7 +41,7 @@ static pd_status share_cores(pd_ranks *ranks, pd_error *err) {
 
 static pd_status start(pd_ranks *ranks, pd_error *err) {
     PD_TRY(pd_collective_join(&ranks->all, err));
-    if (ranks->all.count == 1) return PD_OK;
+    if (!ranks->all.launched) return PD_OK;
     PD_TRY(share_cores(ranks, err));
     ranks->bucket = malloc(BUCKET * sizeof *ranks->bucket);
     return ranks->bucket ? PD_OK : pd_fail_memory(err, BUCKET * sizeof *ranks->bucket, "sums of gradients");

@@ -118,7 +118,7 @@ static int32_t threads(const trainer *t) {
     const int32_t idle = pd_ranks_idle_cores(t->params->ranks);
     if (t->params->n_threads > 0) return t->params->n_threads;
     if (idle > 0 && is_first(t))
-        say(t, PD_LOG_WARNING, "%d cores stay idle: no rank is bound to them (see mpirun's --bind-to)", idle);
+        say(t, PD_LOG_WARNING, "cores left idle, bound to no rank: %d (see mpirun's --bind-to)", idle);
     return pd_ranks_threads(t->params->ranks);
 }
 
