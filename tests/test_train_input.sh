@@ -113,7 +113,7 @@ expect 1 'step 1: the loss is ' $base -m nan.gguf --data_path data.json --save_s
 # Without a vision tower.
 sed -n '/"image"/!{/id/p;}' data.json | sed 's/,$//' >text.json
 trains 'text alone' $text --data_path text.json --max_steps 2
-[ -e new/model.gguf ] && [ ! -e new/mmproj.gguf ] || fail 'text alone: expected a text model'
+if [ ! -e new/model.gguf ] || [ -e new/mmproj.gguf ]; then fail 'text alone: expected a text model'; fi
 expect 1 'image: the model cannot see' $text --data_path data.json
 expect 2 'expected a vision tower' $text --data_path text.json --tune_mm_mlp_adapter
 expect 1 'text.json: expected records with pictures' $base --data_path text.json --tune_mm_mlp_adapter
