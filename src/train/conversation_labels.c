@@ -96,6 +96,7 @@ static pd_status tokenize(const labelling *l, const char *text, size_t size, int
     PD_TRY(pd_tokenize_as(l->params->tokenizer, l->flags, text, size, tokens, n, l->err));
     if (*n < INT32_MAX) return PD_OK;
     free(*tokens);
+    *tokens = NULL;
     return pd_fail(l->err, PD_ERR_FORMAT, "the conversation has %zu tokens; expected fewer than %d", *n,
                    INT32_MAX);
 }

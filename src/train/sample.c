@@ -4,15 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void free_images(pd_tiles *images, int32_t n) {
-    for (int32_t i = 0; i < n; i++)
+// Pictures [start, end).
+static void free_images(pd_tiles *images, int32_t start, int32_t end) {
+    for (int32_t i = start; i < end; i++)
         pd_tiles_free(&images[i]);
 }
 
 void pd_train_sample_free(pd_train_sample *sample) {
     free(sample->tokens);
     free(sample->labels);
-    free_images(sample->images, sample->n_images);
+    free_images(sample->images, 0, sample->n_images);
     free(sample->images);
     *sample = (pd_train_sample){0};
 }
@@ -92,7 +93,7 @@ static void truncate_sample(const making *m) {
         sample->n_labels += sample->labels[kept] != PD_IGNORE_INDEX;
     }
     m->notes->truncated = kept < sample->n_tokens;
-    free_images(sample->images + n_images, sample->n_images - n_images);
+    free_images(sample->images, n_images, sample->n_images);
     sample->n_images = n_images;
     sample->n_tokens = kept;
 }

@@ -5,13 +5,15 @@ of samples); and the small vocabularies that it is done with.
     python make_labels.py LLAVA
 
 LLAVA is a checkout of https://github.com/haotian-liu/LLaVA. Of llava/train/train.py and llava/train/llava_trainer.py
-the functions named below are run as they stand there, with transformers' own LlamaTokenizer, "legacy" and not. Needs
-transformers 4 (5 has no such tokenizer any more), sentencepiece, protobuf, tokenizers, torch, gguf and Pillow.
+the functions named below are run as they stand there, with transformers' own LlamaTokenizer, "legacy" and not. Made at
+c121f0432da27facab705978f83c4ada465e46fd with transformers 4.57.6 (5 has no such tokenizer any more), tokenizers 0.22.2,
+sentencepiece 0.2.3, protobuf, torch, gguf and Pillow.
 
-Two things are ours. LLaVA knows one picture a conversation; with several, turns that hold one placeholder are treated
-as LLaVA does, and placeholders of other turns stay where they stand, as in LLaVA-NeXT. And LLaVA has no code for chat
-templates with special tokens around every message: there a token carries a label when any of its characters belongs
-to an answer or to the token that ends it.
+Three things are ours. LLaVA knows one picture a conversation; with several, turns that hold one placeholder are treated
+as LLaVA does, and placeholders of other turns stay where they stand, as in LLaVA-NeXT. LLaVA has no code for chat
+templates with special tokens around every message: there a token carries a label when its last character belongs to an
+answer or to the token that ends it. And the labels of "chatml_direct", whose tokens are preprocess_mpt's, are found so
+too (mpt_labels says why).
 """
 
 import argparse
