@@ -409,6 +409,8 @@ static pd_status open_vocabulary(const place *at, const char *name, pd_gguf *voc
 static pd_status read_vocabulary(const place *at, const top_level *top, pd_geometry_file *file) {
     PD_TRY(open_vocabulary(at, top->tokenizer, &file->vocabulary));
     static const char *const key = "tokenizer.ggml.tokens";
+    const char *kind;
+    PD_TRY(pd_gguf_get_string(&file->vocabulary, "tokenizer.ggml.model", true, &kind, at->err));
     int64_t id;
     size_t n;
     PD_TRY(pd_gguf_get_strings(&file->vocabulary, key, true, &id, &n, at->err));
