@@ -105,7 +105,7 @@ static void test_minimal_file(void **state) {
 }
 
 static const char whole[] =
-    "{\"_name_or_path\": \"my model\", \"architectures\": [\"LlavaLlamaForCausalLM\"], \"model_type\": "
+    "{\"_name_or_path\": \"we/my model\", \"architectures\": [\"LlavaLlamaForCausalLM\"], \"model_type\": "
     "\"llava\",\n"
     "\"hidden_size\": 60, \"intermediate_size\": 100, \"num_hidden_layers\": 2, \"num_attention_heads\": 8,\n"
     "\"num_key_value_heads\": 2, \"head_dim\": 10, \"max_position_embeddings\": 4096, \"rms_norm_eps\": "
@@ -143,7 +143,8 @@ static void test_whole_file(void **state) {
     assert_true(v->exact_gelu && v->spatial_unpad);
     assert_true(v->mean[1] == 0.25F && v->mean[2] == 0.0F && v->std[0] == 1.0F && v->std[2] == 0.25F);
     assert_int_equal(file.geometry.projector_hidden, 72);
-    assert_string_equal(file.geometry.title, "my model");
+    assert_string_equal(file.geometry.title, "we/my model");
+    assert_string_equal(file.geometry.name, "my model");
     assert_true(file.initializer.range == 0.5F && file.initializer.vision_range == 0.25F);
     assert_true(file.initializer.vision_factor == 2.0F);
     pd_geometry_file_close(&file);
