@@ -16,15 +16,16 @@ static void set_font(PangoLayout *layout, const char *family, bool bold, double 
 }
 
 // The same letters at every place and size: nothing is fitted to the pixel grid.
-static PangoLayout *new_layout(cairo_t *cairo) {
-    PangoLayout *layout = pango_cairo_create_layout(cairo);
+static PangoLayout *new_layout(PangoFontMap *fonts) {
+    PangoContext *context = pango_font_map_create_context(fonts);
     cairo_font_options_t *options = cairo_font_options_create();
     cairo_font_options_set_antialias(options, CAIRO_ANTIALIAS_GRAY);
     cairo_font_options_set_hint_style(options, CAIRO_HINT_STYLE_NONE);
     cairo_font_options_set_hint_metrics(options, CAIRO_HINT_METRICS_OFF);
-    pango_cairo_context_set_font_options(pango_layout_get_context(layout), options);
+    pango_cairo_context_set_font_options(context, options);
     cairo_font_options_destroy(options);
-    pango_layout_context_changed(layout);
+    PangoLayout *layout = pango_layout_new(context);
+    g_object_unref(context);
     return layout;
 }
 
@@ -117,7 +118,7 @@ static void find_ink(const uint8_t *pixels, double box[4]) {
     box[3] = bottom - top + 1;
 }
 
-static pd_status take_emoji(int emoji, pd_artwork *artwork, pd_error *err) {
+static pd_status take_emoji(PangoLayout *layout, int emoji, pd_artwork *artwork, pd_error *err) {
     const size_t bytes = (size_t)PD_EMOJI_SIDE * PD_EMOJI_SIDE * 4;
     uint8_t *pixels = calloc(1, bytes);
     artwork->emoji[emoji] = pixels;
@@ -125,14 +126,11 @@ static pd_status take_emoji(int emoji, pd_artwork *artwork, pd_error *err) {
     cairo_surface_t *surface = cairo_image_surface_create_for_data(pixels, CAIRO_FORMAT_ARGB32, PD_EMOJI_SIDE,
                                                                    PD_EMOJI_SIDE, PD_EMOJI_SIDE * 4);
     cairo_t *cairo = cairo_create(surface);
-    PangoLayout *layout = new_layout(cairo);
-    set_font(layout, pd_emoji_font.family, false, EMOJI_FONT_SIZE);
     pango_layout_set_text(layout, pd_emoji_list[emoji].text, -1);
     cairo_move_to(cairo, 8, 8);
     pango_cairo_show_layout(cairo, layout);
     const bool unknown = pango_layout_get_unknown_glyphs_count(layout) > 0;
     const bool failed = cairo_status(cairo) != CAIRO_STATUS_SUCCESS;
-    g_object_unref(layout);
     cairo_destroy(cairo);
     cairo_surface_destroy(surface);
     if (failed) return pd_fail_memory(err, bytes, "an emoji");
@@ -151,15 +149,19 @@ pd_status pd_artwork_create(pd_artwork **artwork, pd_error *err) {
     if (!a) return pd_fail_memory(err, sizeof *a, "letters");
     cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_A8, 1, 1);
     cairo_t *cairo = cairo_create(surface);
-    PangoLayout *layout = new_layout(cairo);
+    PangoFontMap *fonts = pango_cairo_font_map_new();
+    PangoLayout *layout = new_layout(fonts);
     pd_status status = check_fonts(layout, err);
     for (int font = 0; status == PD_OK && font < PD_N_FONTS; font++) {
         status = take_letters(cairo, layout, font, false, a, err);
         if (status == PD_OK) status = take_letters(cairo, layout, font, true, a, err);
     }
-    for (int emoji = 0; status == PD_OK && emoji < PD_N_EMOJI; emoji++)
-        status = take_emoji(emoji, a, err);
+    set_font(layout, pd_emoji_font.family, false, EMOJI_FONT_SIZE);
+    for (int emoji = 0; status == PD_OK && emoji < PD_N_EMOJI; emoji++) {
+        status = take_emoji(layout, emoji, a, err);
+    }
     g_object_unref(layout);
+    g_object_unref(fonts);
     cairo_destroy(cairo);
     cairo_surface_destroy(surface);
     if (status != PD_OK) {
