@@ -39,8 +39,9 @@ static void place(pd_item *item, int cell, double diameter, uint64_t *random) {
     if (slack < 0) slack = 0;
     item->cell = cell;
     item->diameter = diameter;
-    item->x = cell_side * (cell % 3 + 0.5) + pd_between(random, -slack, slack);
-    item->y = cell_side * (cell / 3 + 0.5) + pd_between(random, -slack, slack);
+    const int column = cell % 3, row = cell / 3;
+    item->x = cell_side * (column + 0.5) + pd_between(random, -slack, slack);
+    item->y = cell_side * (row + 0.5) + pd_between(random, -slack, slack);
 }
 
 static void draw_pair(pd_item *item, bool held_out, uint64_t *random) {
