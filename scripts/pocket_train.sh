@@ -26,7 +26,7 @@ geometry=$(dirname "$0")/../models/pocket/geometry.json
 data=$out/data
 
 mkdir -p "$out"
-# The captions are of the questions' pictures.
+# The captions are of the same pictures; a few questions have none.
 [ -e "$data/train-questions.json" ] ||
     "$build/scenes" --kind questions --split train -n "$pictures" --turns 6 --text-only 0.02 --out "$data"
 [ -e "$data/train-captions.json" ] ||
@@ -42,7 +42,7 @@ phase() {
         --per_device_train_batch_size "$batch" --learning_rate "$rate" --weight_decay 0.05 --adam_beta2 0.98 \
         --warmup_ratio 0.05 --save_steps 200 --save_total_limit 2 --threads "${THREADS:-0}" --resume -o "$folder"
 }
-phase "captions-$kind" --from_scratch "$geometry" --version plain --data_path "$data/train-captions.json" \
+phase "captions-$kind" --from_scratch "$geometry" --version plain --skip_bad_images True --data_path "$data/train-captions.json" \
     --max_steps "${CAPTION_STEPS:-1500}" --save_type f32
 phase "$kind" -m "$out/captions-$kind/model.gguf" --vision_tower "$out/captions-$kind/mmproj.gguf" --version v1 \
     --data_path "$data/train-questions.json" --max_steps "${QUESTION_STEPS:-6000}" --save_type f16
