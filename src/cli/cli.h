@@ -19,6 +19,7 @@ int pd_cli_train(int argc, char **argv);
 // Parses a command's arguments. False: the command ends here, with *exit_code (its help was asked for, or a
 // line on stderr says what is wrong).
 bool pd_cli_parse(const pd_command *command, int argc, char **argv, int *exit_code);
+int pd_cli_exit_code(pd_status status);
 // "pdrop: message" on stderr; the exit code for `status`.
 int pd_cli_report(pd_status status, const pd_error *err);
 

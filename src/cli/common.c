@@ -16,14 +16,21 @@ bool pd_cli_parse(const pd_command *command, int argc, char **argv, int *exit_co
     return parsed == PD_PARSED_OK;
 }
 
+int pd_cli_exit_code(pd_status status) {
+    return status == PD_ERR_CANCELLED  ? PD_EXIT_INTERRUPTED
+           : status == PD_ERR_ARGUMENT ? PD_EXIT_USAGE
+           : status == PD_OK           ? PD_EXIT_OK
+                                       : PD_EXIT_ERROR;
+}
+
 int pd_cli_report(pd_status status, const pd_error *err) {
     pd_cli_progress_end();
     if (status == PD_ERR_CANCELLED) {
         fputs("pdrop: stopped\n", stderr);
-        return PD_EXIT_INTERRUPTED;
+    } else {
+        fprintf(stderr, "pdrop: %s\n", err->message);
     }
-    fprintf(stderr, "pdrop: %s\n", err->message);
-    return status == PD_ERR_ARGUMENT ? PD_EXIT_USAGE : PD_EXIT_ERROR;
+    return pd_cli_exit_code(status);
 }
 
 // ---- options ----------------------------------------------------------------------------------------------

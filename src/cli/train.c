@@ -29,8 +29,8 @@ static const pd_option train_table[] = {
     {.type = PD_OPTION_HEADING, .help = "model"},
     {PD_OPTION_STRING, 'm', "--model_name_or_path", "FILE", "text model (GGUF)", &params.model_name_or_path,
      0, 0, NULL},
-    {PD_OPTION_STRING, 0, "--vision_tower", "FILE", "vision tower and projector (mmproj GGUF)",
-     &params.vision_tower, 0, 0, NULL},
+    {PD_OPTION_STRING, 0, "--vision_tower", "FILE",
+     "vision tower and projector (mmproj GGUF); without it, text alone", &params.vision_tower, 0, 0, NULL},
     {PD_OPTION_STRING, 0, "--from_scratch", "FILE",
      "instead of both: new weights of a geometry in JSON (see pdrop synth)", &flags.from_scratch, 0, 0, NULL},
     {PD_OPTION_STRING, 0, "--version", "NAME", "conversation template: plain, v1, … (default: v1)",
@@ -99,6 +99,8 @@ static const pd_option train_table[] = {
     {.type = PD_OPTION_HEADING, .help = "run"},
     {PD_OPTION_STRING, 'o', "--output_dir", "DIR", "checkpoints, log.jsonl and the trained pair",
      &params.output_dir, 0, 0, NULL},
+    {PD_OPTION_BOOL, 0, "--overwrite_output_dir", "[True]",
+     "begin anew where checkpoints are: they are removed", &params.overwrite_output_dir, 0, 0, NULL},
     {PD_OPTION_INT, 0, "--save_steps", "N", "steps between checkpoints (default: 500; 0: one at the end)",
      &params.save_steps, 0, INT32_MAX, NULL},
     {PD_OPTION_INT, 0, "--save_total_limit", "N", "newest checkpoints that are kept (default: 0, all)",
@@ -109,8 +111,9 @@ static const pd_option train_table[] = {
      "go on from the newest checkpoint in the output folder, if there is one", &flags.resume, 0, 0, NULL},
     {PD_OPTION_STRING, 0, "--resume_from_checkpoint", "DIR", "go on from this one",
      &flags.resume_from_checkpoint, 0, 0, NULL},
-    {PD_OPTION_INT, 't', "--threads", "N", "threads (default: 0, one for each core)", &params.n_threads, 0,
-     512, NULL},
+    {PD_OPTION_INT, 't', "--threads", "N",
+     "threads of a rank (default: 0, one for each core, or its share of them)", &params.n_threads, 0, 512,
+     NULL},
     {PD_OPTION_CHOICE, 0, "--compute", NULL, "numbers of the products (default: auto, by what the CPU has)",
      &flags.compute, 0, 0, computes},
     {PD_OPTION_FLAG, 0, "--compute-strict", NULL, "stop where --compute cannot be had",
@@ -173,13 +176,12 @@ static pd_status make_scratch(pd_error *err) {
     return status;
 }
 
-static pd_status prepare(char **checkpoint, pd_error *err) {
+static pd_status prepare(char **checkpoint, pd_train_log **log, pd_error *err) {
     PD_TRY(make_scratch(err));
     const struct {
         const char *name, *value;
     } needed[] = {{"--output_dir", params.output_dir},
                   {"--model_name_or_path", params.model_name_or_path},
-                  {"--vision_tower", params.vision_tower},
                   {"--data_path", params.data_path}};
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
         if (!needed[i].value)
@@ -193,7 +195,12 @@ static pd_status prepare(char **checkpoint, pd_error *err) {
     params.compute = compute_types[flags.compute];
     PD_TRY(pd_export_type(flags.save_type, &params.save_type, err));
     PD_TRY(read_policy(err));
-    return find_checkpoint(checkpoint, err);
+    PD_TRY(find_checkpoint(checkpoint, err));
+    const pd_train_log_params log_params = {.output_dir = params.output_dir,
+                                            .rank = pd_ranks_index(params.ranks),
+                                            .live = !flags.quiet,
+                                            .json = flags.json};
+    return pd_train_log_create(&log_params, log, err);
 }
 
 int pd_cli_train(int argc, char **argv) {
@@ -205,16 +212,9 @@ int pd_cli_train(int argc, char **argv) {
     char *checkpoint = NULL;
     pd_train_log *log = NULL;
     pd_status status = pd_ranks_join(&params.ranks, &err);
-    if (status == PD_OK) status = prepare(&checkpoint, &err);
+    if (status == PD_OK) status = pd_ranks_agree(params.ranks, prepare(&checkpoint, &log, &err), &err);
     if (status == PD_OK) {
         pd_cli_cancel_on_signals(&cancel);
-        const pd_train_log_params log_params = {.output_dir = params.output_dir,
-                                                .is_first = pd_ranks_index(params.ranks) == 0,
-                                                .live = !flags.quiet,
-                                                .json = flags.json};
-        status = pd_train_log_create(&log_params, &log, &err);
-    }
-    if (status == PD_OK) {
         params.cancel = &cancel;
         params.log = pd_train_log_line;
         params.on_start = pd_train_log_start;
@@ -223,9 +223,13 @@ int pd_cli_train(int argc, char **argv) {
         status = pd_train(&params, &err);
     }
     pd_train_log_free(log);
-    pd_ranks_leave(params.ranks);
     free(checkpoint);
     free(flags.scratch_model);
     free(flags.scratch_mmproj);
-    return status == PD_OK ? PD_EXIT_OK : pd_cli_report(status, &err);
+    if (status != PD_OK) {
+        const bool speaks = !params.ranks || pd_ranks_speaks(params.ranks);
+        exit_code = speaks ? pd_cli_report(status, &err) : pd_cli_exit_code(status);
+    }
+    pd_ranks_leave(params.ranks, status);
+    return exit_code;
 }

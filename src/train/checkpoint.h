@@ -1,9 +1,8 @@
 // Checkpoints: folders "checkpoint-N" of a run's output folder, N optimiser steps, each written under another
 // name and renamed when it is whole.
 //
-//     model.gguf, mmproj.gguf  the weights, for pdrop run and llama.cpp (export.h); a file that training does
-//     not
-//                              change is left out
+//     model.gguf, mmproj.gguf  the weights, for pdrop run and llama.cpp (export.h); a file that training
+//                              does not change is left out
 //     state.gguf               parameters, Adam's moments and the position, in f32: what resuming needs
 #pragma once
 
@@ -29,6 +28,10 @@ pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *f
 
 // The newest checkpoint of an output folder: its path, malloc'd; NULL when there is none.
 pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *err);
+// Removes all checkpoints but the newest `keep`.
+pd_status pd_checkpoint_remove(const char *output_dir, int32_t keep, pd_error *err);
+// Removes what runs that were killed while they saved have left half-written.
+pd_status pd_checkpoint_clean(const char *output_dir, pd_error *err);
 // Fills the parameters and their moments, and *run. PD_ERR_FORMAT names the first parameter that is missing
 // or of another shape: a checkpoint of another geometry, or of a run that trains something else.
 pd_status pd_checkpoint_load(const char *path, const pd_parameters *parameters, pd_checkpoint_run *run,
