@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 // oneDNN's masks of instruction sets (dnnl_cpu_isa_t): each generation has its own bit over those before.
-enum { BIT_AVX2_VNNI = 0x08, BIT_AVX512 = 0x10, BIT_AVX512_VNNI = 0x40, BIT_AVX512_BF16 = 0x80 };
+enum { BIT_AVX2_VNNI = 0x08, BIT_AVX512 = 0x20, BIT_AVX512_VNNI = 0x40, BIT_AVX512_BF16 = 0x80 };
 
 static const char *cpu_name(void) {
     const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
