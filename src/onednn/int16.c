@@ -37,9 +37,11 @@ bool pd_int16_available(void) {
     do {                                                                                                     \
         int32_t pair;                                                                                        \
         memcpy(&pair, rows[r] + 2 * i, sizeof pair);                                                         \
-        const __m256i both = _mm256_set1_epi32(pair);                                                        \
-        left##r = _mm256_add_epi32(left##r, _mm256_madd_epi16(both, w_left));                                \
-        right##r = _mm256_add_epi32(right##r, _mm256_madd_epi16(both, w_right));                             \
+        __m256i both = _mm256_set1_epi32(pair);                                                              \
+        const __m256i product = _mm256_madd_epi16(both, w_left);                                             \
+        both = _mm256_madd_epi16(both, w_right);                                                             \
+        left##r = _mm256_add_epi32(left##r, product);                                                        \
+        right##r = _mm256_add_epi32(right##r, both);                                                         \
         __asm__("" : "+x"(left##r), "+x"(right##r));                                                         \
     } while (0)
 
