@@ -34,7 +34,7 @@ int pd_draw_number(int low, int high, bool held_out, uint64_t *random) {
 // Puts an item of this diameter somewhere near the middle of its cell, so that there is no doubt about its
 // place.
 static void place(pd_item *item, int cell, double diameter, uint64_t *random) {
-    double slack = (cell_side - diameter) / 2 - 1;
+    double slack = (cell_side - 1.1 * diameter) / 2 - 1; // the points of a star reach beyond its circle
     if (slack > 13) slack = 13;
     if (slack < 0) slack = 0;
     item->cell = cell;
