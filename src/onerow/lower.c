@@ -56,14 +56,17 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
     char *activations = s->lowered->activations + (size_t)ith * s->lowered->activation_bytes;
     const int64_t n_rows = weights->ne[1];
     const int n_tasks = (int)((n_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE);
-    bool ready = false; // each thread converts for itself: that is shorter than to wait for another
-    for (int task; take(&s->queue, n_tasks, nth, &task);) {
-        if (!ready) pd_onerow_quantise(node->src[1]->data, activations, weights->ne[0]);
-        ready = true;
+    int task, next;
+    bool more = take(&s->queue, n_tasks, nth, &task);
+    // each thread converts for itself: that is shorter than to wait for another
+    if (more) pd_onerow_quantise(node->src[1]->data, activations, weights->ne[0]);
+    while (more) {
+        more = take(&s->queue, n_tasks, nth, &next);
         const int64_t first = (int64_t)task * ROWS_AT_ONCE;
         const int64_t end = first + ROWS_AT_ONCE < n_rows ? first + ROWS_AT_ONCE : n_rows;
         pd_onerow_multiply(weights->type, weights->data, weights->nb[1], activations, weights->ne[0], first,
-                           end, node->data);
+                           end, more ? (int64_t)next * ROWS_AT_ONCE : first, node->data);
+        task = next;
     }
 }
 

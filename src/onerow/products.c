@@ -151,25 +151,30 @@ static inline PD_AVX2 void store_pair(const pair_sum *total, float *x, float *y)
     *x = _mm256_cvtss_f32(sum);
 }
 
-// Four rows at a time; what the next four need is asked for on the way, for the CPU's own prefetching stops
-// at pages. Rows beyond the end are the last one again.
+// Four rows at a time; what will be read next is asked for on the way, for the CPU's own prefetching stops at
+// pages, and is not used to four streams that end soon. Rows beyond the end are the last one again.
 #define MULTIPLY(name, block_type, multiply_block)                                                           \
     static PD_AVX2 void name(const char *weights, size_t row_bytes, const activation_block *a,               \
-                             int64_t n_blocks, int64_t first, int64_t end, float *destination) {             \
+                             int64_t n_blocks, int64_t first, int64_t end, int64_t next_first,               \
+                             float *destination) {                                                           \
         for (int64_t row = first; row < end; row += 4) {                                                     \
             const block_type *rows[4];                                                                       \
-            for (int64_t i = 0; i < 4; i++)                                                                  \
-                rows[i] =                                                                                    \
-                    (const block_type *)(weights + (size_t)(row + i < end ? row + i : end - 1) * row_bytes); \
+            const char *next[4];                                                                             \
+            const int64_t next_row = row + 4 < end ? row + 4 : next_first;                                   \
+            for (int64_t i = 0; i < 4; i++) {                                                                \
+                const int64_t at = row + i < end ? row + i : end - 1;                                        \
+                rows[i] = (const block_type *)(weights + (size_t)at * row_bytes);                            \
+                next[i] = weights + (size_t)next_row * row_bytes + (size_t)i * row_bytes;                    \
+            }                                                                                                \
             pair_sum totals[2];                                                                              \
             for (int i = 0; i < 2; i++)                                                                      \
                 totals[i] = (pair_sum){_mm256_setzero_ps(), _mm256_setzero_ps()};                            \
-            const size_t ahead = row + 8 <= end ? 4 * row_bytes : 0;                                         \
             for (int64_t b = 0; b < n_blocks; b++) {                                                         \
                 for (int i = 0; i < 4; i++) {                                                                \
-                    const char *next = (const char *)(rows[i] + b) + ahead;                                  \
-                    _mm_prefetch(next, _MM_HINT_T0);                                                         \
-                    _mm_prefetch(next + 64, _MM_HINT_T0);                                                    \
+                    const char *line = next[i] + (size_t)b * sizeof(block_type);                             \
+                    _mm_prefetch(line, _MM_HINT_T0);                                                         \
+                    _mm_prefetch(line + 64, _MM_HINT_T0);                                                    \
+                    _mm_prefetch(line + 128, _MM_HINT_T0);                                                   \
                 }                                                                                            \
                 multiply_block(rows[0] + b, rows[1] + b, a + b, &totals[0]);                                 \
                 multiply_block(rows[2] + b, rows[3] + b, a + b, &totals[1]);                                 \
@@ -245,11 +250,11 @@ void pd_onerow_quantise(const float *from, void *activations, int64_t n) {
 }
 
 void pd_onerow_multiply(enum ggml_type type, const void *weights, size_t row_bytes, const void *activations,
-                        int64_t n, int64_t first, int64_t end, float *destination) {
+                        int64_t n, int64_t first, int64_t end, int64_t next_first, float *destination) {
     if (type == GGML_TYPE_Q4_K) {
-        multiply_q4_k(weights, row_bytes, activations, n / BLOCK, first, end, destination);
+        multiply_q4_k(weights, row_bytes, activations, n / BLOCK, first, end, next_first, destination);
     } else {
-        multiply_q6_k(weights, row_bytes, activations, n / BLOCK, first, end, destination);
+        multiply_q6_k(weights, row_bytes, activations, n / BLOCK, first, end, next_first, destination);
     }
 }
 
@@ -274,9 +279,9 @@ void pd_onerow_quantise(const float *from, void *activations, int64_t n) {
 }
 
 void pd_onerow_multiply(enum ggml_type type, const void *weights, size_t row_bytes, const void *activations,
-                        int64_t n, int64_t first, int64_t end, float *destination) {
+                        int64_t n, int64_t first, int64_t end, int64_t next_first, float *destination) {
     (void)type, (void)weights, (void)row_bytes, (void)activations, (void)n, (void)first, (void)end;
-    (void)destination;
+    (void)next_first, (void)destination;
 }
 
 #endif

@@ -18,5 +18,6 @@ size_t pd_onerow_activation_bytes(int64_t n);
 void pd_onerow_quantise(const float *from, void *activations, int64_t n);
 
 // destination[i] = weights[i] · activations for rows first … end − 1 of `weights` [n, rows], row_bytes apart.
+// next_first: the row that this thread will go on with, which is fetched ahead; any row there is.
 void pd_onerow_multiply(enum ggml_type type, const void *weights, size_t row_bytes, const void *activations,
-                        int64_t n, int64_t first, int64_t end, float *destination);
+                        int64_t n, int64_t first, int64_t end, int64_t next_first, float *destination);
