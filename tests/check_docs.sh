@@ -143,7 +143,8 @@ may text base
 may model base
 may drop base model
 may onednn base
-may engine base image text model drop onednn
+may onerow base
+may engine base image text model drop onednn onerow
 may cli base image text model drop engine
 for room in src/*/; do
     room=$(basename "$room")
