@@ -112,7 +112,8 @@ static inline PD_AVX2 void q6_k_block(const q6_k *x, const q6_k *y, const activa
     __m256i sum = _mm256_setzero_si256();
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) { // 128 weights with eight scales
-        const __m256i group_scales = _mm256_permute2x128_si256(scales_x, scales_y, half == 0 ? 0x20 : 0x31);
+        const __m256i group_scales = half == 0 ? _mm256_permute2x128_si256(scales_x, scales_y, 0x20)
+                                               : _mm256_permute2x128_si256(scales_x, scales_y, 0x31);
 #pragma GCC unroll 2
         for (int part = 0; part < 2; part++) { // groups part, 2 + part, 4 + part and 6 + part of them
             const int low_at = 64 * half + 16 * part, high_at = 32 * half + 16 * part;
@@ -191,7 +192,8 @@ MULTIPLY(multiply_q4_k, q4_k, q4_k_block)
 MULTIPLY(multiply_q6_k, q6_k, q6_k_block)
 
 bool pd_onerow_available(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    // F16C is older than AVX2: every CPU with this has that, and not every compiler can ask for it.
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 bool pd_onerow_can_multiply(enum ggml_type type) {
