@@ -148,10 +148,14 @@ static void log_line(pd_log_level level, const char *line, void *user) {
         fprintf(stderr, "%s%s\n", level >= PD_LOG_WARNING ? "pdrop: " : "", line);
 }
 
+void pd_cli_silence_ggml(void) {
+    ggml_log_set(ignore_ggml_log, NULL); // errors reach the user as pd_error's one line
+}
+
 pd_status pd_cli_load_model(bool quiet, pd_model **model, bool *done, pd_error *err) {
     *model = NULL;
     *done = false;
-    ggml_log_set(ignore_ggml_log, NULL); // errors reach the user as pd_error's one line
+    pd_cli_silence_ggml();
     if (pd_model_flags.list_devices) {
         print_devices();
         *done = true;

@@ -20,7 +20,7 @@ static struct {
 } flags = {.save_type = "f16", .warmup_ratio = 0.03F, .num_train_epochs = 1.0F};
 
 static const char *const courses[] = {"cosine", "linear", "constant", "constant_with_warmup", NULL};
-static const char *const aspects[] = {"auto", "pad", "square", "anyres", NULL};
+static const char *const aspects[] = {"auto", "pad", "anyres", "square", NULL};
 static const char *const computes[] = {"auto", "ggml", "f32", "bf16", NULL};
 static const pd_compute_type compute_types[] = {PD_COMPUTE_AUTO, PD_COMPUTE_GGML, PD_COMPUTE_F32,
                                                 PD_COMPUTE_BF16};
@@ -211,6 +211,7 @@ int pd_cli_train(int argc, char **argv) {
     if (!pd_cli_parse(&command, argc, argv, &exit_code)) return exit_code;
     char *checkpoint = NULL;
     pd_train_log *log = NULL;
+    pd_cli_silence_ggml();
     pd_status status = pd_ranks_join(&params.ranks, &err);
     if (status == PD_OK) status = pd_ranks_agree(params.ranks, prepare(&checkpoint, &log, &err), &err);
     if (status == PD_OK) {

@@ -276,6 +276,25 @@ pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *f
     return export_one(params, &params->weights->vision_file, folder, "mmproj.gguf", err);
 }
 
+// A step whose weights left the range of f32 shows in the next step's loss: it must not be kept as a good
+// one.
+static pd_status check_numbers(const pd_parameters *parameters, int64_t step, pd_error *err) {
+    for (size_t i = 0; i < 3 * parameters->n; i++) {
+        const struct ggml_tensor *t = part_of(&parameters->all[i / 3], i % 3);
+        const float *numbers = t->data;
+        const int64_t n = ggml_nelements(t);
+        float zeros = 0.0F; // 0 · x is NaN for NaN and infinities
+        for (int64_t j = 0; j < n; j++)
+            zeros += 0.0F * numbers[j];
+        if (zeros == 0.0F) continue;
+        return pd_fail(
+            err, PD_ERR_BACKEND,
+            "step %lld: %s%s: expected numbers, found infinities or NaN (the last checkpoint stays)",
+            (long long)step, t->name, suffixes[i % 3]);
+    }
+    return PD_OK;
+}
+
 static pd_status fill_folder(const pd_checkpoint_params *params, const pd_checkpoint_run *run,
                              const char *folder, pd_error *err) {
     PD_TRY(remove_folder(folder, err));
@@ -291,6 +310,7 @@ static pd_status fill_folder(const pd_checkpoint_params *params, const pd_checkp
 
 pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkpoint_run *run,
                              pd_error *err) {
+    PD_TRY(check_numbers(params->parameters, run->step, err));
     char *path = checkpoint_path(params->output_dir, "checkpoint-%lld", run->step);
     char *temporary = checkpoint_path(params->output_dir, ".checkpoint-%lld.tmp", run->step);
     pd_status status = path && temporary ? PD_OK : pd_fail_memory(err, strlen(params->output_dir), "a path");

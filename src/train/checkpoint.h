@@ -22,6 +22,7 @@ typedef struct pd_checkpoint_params {
     int32_t keep;        // the newest so many; 0: all
 } pd_checkpoint_params;
 
+// PD_ERR_BACKEND, and nothing written, when a parameter is no longer a number.
 pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkpoint_run *run, pd_error *err);
 // The exported files alone, into the output folder itself: the end of a run.
 pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *folder, pd_error *err);

@@ -211,12 +211,28 @@ static int32_t max_length(const trainer *t) {
     return most;
 }
 
+// How the model wants pictures, and whether there are any for a run that trains on nothing else.
+static pd_status check_pictures(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    bool found = !p->tune_mm_mlp_adapter;
+    for (int32_t i = 0; i < t->sampler.n_samples && !found; i++)
+        found = pd_dataset_length(t->dataset, i) > 0;
+    if (!found)
+        return pd_fail(err, PD_ERR_FORMAT, "%s: expected records with pictures, for tune_mm_mlp_adapter",
+                       p->data_path);
+    if (!t->weights.has_vision) return PD_OK;
+    t->preprocess = pd_encode_preprocess_params(&t->weights.vision.h, p->image_aspect_ratio);
+    if (p->image_aspect_ratio == PD_ASPECT_ANYRES && t->preprocess.n_pinpoints == 0)
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "image_aspect_ratio anyres: expected an mmproj with clip.vision.image_grid_pinpoints");
+    return PD_OK;
+}
+
 static pd_status open_loader(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
     const pd_conversation *conversation = NULL;
     PD_TRY(pd_conversation_find(p->version, &conversation, err));
-    const bool sees = t->weights.has_vision;
-    if (sees) t->preprocess = pd_encode_preprocess_params(&t->weights.vision.h, p->image_aspect_ratio);
+    PD_TRY(check_pictures(t, err));
     int64_t position = 0;
     int32_t count = 0;
     pd_sampler_batch(&t->sampler, pd_ranks_index(p->ranks), t->run.step, 0, &position, &count);
@@ -224,7 +240,7 @@ static pd_status open_loader(trainer *t, pd_error *err) {
     const int32_t workers = p->dataloader_num_workers > 0 ? p->dataloader_num_workers : 1 + cores / 4;
     const pd_loader_params params = {.sample = {.dataset = t->dataset,
                                                 .image_folder = p->image_folder,
-                                                .preprocess = sees ? &t->preprocess : NULL,
+                                                .preprocess = t->weights.has_vision ? &t->preprocess : NULL,
                                                 .labels = {.tokenizer = t->tokenizer,
                                                            .conversation = conversation,
                                                            .legacy = p->legacy_tokenizer,
