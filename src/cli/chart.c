@@ -55,8 +55,9 @@ static void choose_ticks(axis *a, int most) {
     }
     const double rough = (a->high - a->low) / most, power = pow(10, floor(log10(rough)));
     const double step = power * (rough <= power ? 1 : rough <= 2 * power ? 2 : rough <= 5 * power ? 5 : 10);
-    for (double i = ceil(a->low / step - 1e-9); a->n_ticks < MOST_TICKS; i++) {
-        const double tick = i * step + 0.0; // no -0
+    const double first = ceil(a->low / step - 1e-9);
+    while (a->n_ticks < MOST_TICKS) {
+        const double tick = (first + a->n_ticks) * step + 0.0; // no -0
         if (tick > a->high + 1e-9 * step) break;
         a->ticks[a->n_ticks++] = tick;
     }
@@ -209,6 +210,7 @@ static int compare_labels(const void *a, const void *b) {
 
 // The last value of every line beside its end, pushed apart where they would lie on each other.
 static void draw_last_values(const drawing *d) {
+    if (d->chart->n_lines == 0) return;
     end_label *labels = calloc(d->chart->n_lines, sizeof *labels);
     size_t n = 0;
     for (size_t i = 0; labels && i < d->chart->n_lines; i++) {

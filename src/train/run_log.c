@@ -47,8 +47,8 @@ static void merge_pairs(pd_run_log *log) {
 
 // The point that the next line goes to.
 static pd_run_point *point_for_line(pd_run_log *log, int64_t step) {
-    pd_run_point *last = log->n_points ? &log->points[log->n_points - 1] : NULL;
-    if (last && last->n_steps < log->stride) return last;
+    if (log->n_points > 0 && log->points[log->n_points - 1].n_steps < log->stride)
+        return &log->points[log->n_points - 1];
     if (log->n_points == PD_RUN_MOST_POINTS) merge_pairs(log);
     pd_run_point *point = &log->points[log->n_points++];
     *point = (pd_run_point){.first_step = step};
@@ -206,8 +206,12 @@ pd_status pd_run_log_read_stream(FILE *stream, const char *name, pd_run_log *log
     const size_t size = PD_RUN_MOST_POINTS * sizeof *log->points;
     log->points = malloc(size);
     char *buffer = malloc(PD_RUN_LONGEST_LINE + 1);
-    pd_status status = log->points && buffer ? PD_OK : pd_fail_memory(err, size, name);
-    if (status == PD_OK) status = read_lines(stream, buffer, &r, log, err);
+    if (!log->points || !buffer) {
+        free(buffer);
+        pd_run_log_free(log);
+        return pd_fail_memory(err, size, name);
+    }
+    const pd_status status = read_lines(stream, buffer, &r, log, err);
     free(buffer);
     if (status != PD_OK) {
         pd_run_log_free(log);
