@@ -101,6 +101,8 @@ json flops --geometry tiny
 fields 'pdrop flops'
 json info "$scratch/tiny.gguf"
 fields 'pdrop info'
+json report fuzz/seeds/run_log/whole
+fields 'pdrop report'
 
 # ---- docs/api.md and the header name the same things -------------------------------------------------------------
 
