@@ -101,6 +101,8 @@ json flops --geometry tiny
 fields 'pdrop flops'
 json info "$scratch/tiny.gguf"
 fields 'pdrop info'
+json report fuzz/seeds/run_log/whole
+fields 'pdrop report'
 
 # ---- docs/api.md and the header name the same things -------------------------------------------------------------
 
@@ -143,9 +145,10 @@ may text base
 may model base
 may drop base model
 may onednn base
-may train base image text model drop onednn
-may engine base image text model drop onednn
-may cli base image text model drop engine
+may onerow base
+may engine base image text model drop onednn onerow
+may train base image text model drop onednn engine
+may cli base image text model drop engine train
 for room in src/*/; do
     room=$(basename "$room")
     grep -q "\`src/$room/\`" docs/architecture.md || complain "docs/architecture.md does not tell of src/$room"

@@ -56,7 +56,7 @@ ask="run -m tiny.gguf --mmproj tiny-mmproj.gguf -t 2 -n 3"
 
 # ---- use --------------------------------------------------------------------------------------------------------
 
-for command in run info flops synth bench; do
+for command in run info flops synth report bench; do
     succeeds $command --help
     grep -q "^usage: pdrop $command" out || fail "pdrop $command --help: expected its usage"
     cp out long
@@ -87,6 +87,10 @@ expect 2 'no such argument expected here' run stray
 expect 2 'expected one geometry' synth
 expect 2 'no geometry "huge"' synth huge
 expect 2 'no weight type "q9"' synth tiny --type q9
+expect 2 'expected one geometry' synth tiny --from geometry.json
+expect 1 'nowhere.json: cannot open' synth --from nowhere.json
+printf '{\n"hidden_size" 64}\n' >broken.json
+expect 1 'broken.json: line 2, column 15: ' synth --from broken.json --init
 expect 2 'no geometry "huge"' flops --geometry huge
 expect 2 'no device named Abacus0' run -m tiny.gguf --device Abacus0 -p hello
 expect 2 'there is no conversation template "chatty"' run -m tiny.gguf --conv-mode chatty -p hello
@@ -194,6 +198,35 @@ for compute in bf16 int8; do
     fi
 done
 
+# ---- training reports -------------------------------------------------------------------------------------------
+
+mkdir -p runs/dense runs/pyr\&mid
+printf '{"step":%d,"epoch":1,"loss":2,"image_rows":8,"image_rows_mean":8,"rows":10,"step_ms":100}\n' 1 2 3 >runs/dense/log.jsonl
+printf '{"step":%d,"epoch":1,"loss":1,"image_rows":8,"image_rows_mean":4,"rows":10,"step_ms":50}\n' 1 2 3 >runs/pyr\&mid/log.jsonl
+succeeds report runs/dense runs/pyr\&mid/
+grep -q 'pyr&mid .* 0.500 .* 50.0 %' out || fail "pdrop report: expected half the time and half the image tokens"
+grep -q '</html>' report.html || fail "pdrop report: expected a whole page"
+grep -q 'pyr&amp;mid' report.html || fail "pdrop report: expected an escaped name"
+if grep -q -E '<script|https?://|@import|url\(|src=' report.html; then fail "pdrop report: expected a page without scripts or links"; fi
+rm report.html
+succeeds report runs/dense/log.jsonl runs/pyr\&mid --json
+grep -q '"name":"pyr&mid","steps":3.*"loss":1.0.*"image_kept":0.5,"time_ratio":0.5,' out || fail "pdrop report --json: not the figures"
+[ ! -e report.html ] || fail "pdrop report --json: expected no page"
+succeeds report runs/pyr\&mid -o page.html --json
+[ -s page.html ] || fail "pdrop report --json -o: expected a page"
+printf '{"step":4,"loss":nan}\n{"step":5,"lo' >>runs/dense/log.jsonl
+expect 0 'runs/dense/log.jsonl: the last line is not whole; it is left out' report runs/dense -o page.html
+grep -q 'the loss of 1 of 4 steps is not a number' page.html || fail "pdrop report: expected the losses that are no numbers"
+printf '\n' >>runs/dense/log.jsonl
+rm page.html
+expect 1 'runs/dense/log.jsonl: line 5, column 14: broken JSON: ' report runs/dense -o page.html
+expect 1 'nowhere: cannot open' report nowhere -o page.html
+expect 1 '/log.jsonl: cannot open' report . -o page.html
+expect 2 'expected 1 to 8 runs' report
+expect 2 'expected 1 to 8 runs' report 1 2 3 4 5 6 7 8 9
+[ ! -e page.html ] || fail "pdrop report: left a page behind"
+expect 1 'nowhere/page.html: cannot create' report runs/pyr\&mid -o nowhere/page.html
+
 # ---- Ctrl-C -----------------------------------------------------------------------------------------------------
 
 # interrupt NAME SECONDS: SIGINT to $pid, which must end with exit code 130 and one line within SECONDS.
@@ -234,6 +267,20 @@ pid=$!
 sleep 0.4
 interrupt 'prefill' 20
 [ ! -s out ] || fail "prefill: it was over before the signal"
+
+# ---- a geometry of one's own ------------------------------------------------------------------------------------
+
+sed "s|vocabulary.gguf|$golden/parity/mha.gguf|" "$golden/../../models/pocket/geometry.json" >own.json
+succeeds synth --from own.json --init -q -o own
+succeeds synth --from own.json --init -q -o own-again
+cmp -s own.gguf own-again.gguf || fail "synth --init: the same seed gave another model"
+succeeds synth --from own.json --init -s 1 -q -o own-again
+cmp -s own.gguf own-again.gguf && fail "synth --init: another seed gave the same model"
+"$pdrop" info own.gguf own-mmproj.gguf >out 2>err
+grep -q 'f32 *110 tensors' out || fail "synth --init: not the 110 tensors in f32 of the pocket model"
+grep -q 'f32 *89 tensors' out || fail "synth --init: not the 89 tensors in f32 of the pocket model's mmproj"
+succeeds run -m own.gguf --mmproj own-mmproj.gguf --image "$golden/parity/tile.png" -p hello -n 1
+rm -f own*
 
 # ---- synth leaves all or nothing --------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/train_log.h"
 #include "train/checkpoint.h"
+#include "train/scratch.h"
 #include "train/trainer.h"
 
 #include <stdlib.h>
@@ -11,7 +12,8 @@
 
 static pd_train_params params;
 static struct {
-    const char *save_type, *resume_from_checkpoint;
+    const char *save_type, *resume_from_checkpoint, *from_scratch;
+    char *scratch_model, *scratch_mmproj;
     float warmup_ratio, num_train_epochs;
     int32_t max_steps, course, image_aspect_ratio, compute;
     bool resume, quiet, json;
@@ -29,6 +31,8 @@ static const pd_option train_table[] = {
      0, 0, NULL},
     {PD_OPTION_STRING, 0, "--vision_tower", "FILE",
      "vision tower and projector (mmproj GGUF); without it, text alone", &params.vision_tower, 0, 0, NULL},
+    {PD_OPTION_STRING, 0, "--from_scratch", "FILE",
+     "instead of both: new weights of a geometry in JSON (see pdrop synth)", &flags.from_scratch, 0, 0, NULL},
     {PD_OPTION_STRING, 0, "--version", "NAME", "conversation template: plain, v1, … (default: v1)",
      &params.version, 0, 0, NULL},
     {.type = PD_OPTION_HEADING, .help = "data"},
@@ -124,7 +128,8 @@ static const pd_option *const tables[] = {train_table, pd_schedule_option_table,
 static const pd_command command = {
     .name = "train",
     .usage =
-        "pdrop train -m MODEL --vision_tower MMPROJ --data_path JSON --image_folder DIR -o DIR [options]",
+        "pdrop train -m MODEL --vision_tower MMPROJ --data_path JSON --image_folder DIR -o DIR [options]\n"
+        "       pdrop train --from_scratch GEOMETRY --data_path JSON --image_folder DIR -o DIR [options]",
     .about = "Trains a model on LLaVA's conversations, under LLaVA's argument names. The text GGUF and the "
              "mmproj GGUF "
              "it begins with stay as they are.",
@@ -152,12 +157,32 @@ static pd_status find_checkpoint(char **path, pd_error *err) {
     return PD_OK;
 }
 
+static pd_status make_scratch(pd_error *err) {
+    if (!flags.from_scratch) return PD_OK;
+    if (params.model_name_or_path || params.vision_tower)
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "--from_scratch: expected neither --model_name_or_path nor --vision_tower with it");
+    const bool is_first = pd_ranks_index(params.ranks) == 0;
+    pd_status status = PD_OK;
+    if (is_first && params.output_dir)
+        status = pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, true,
+                                 &flags.scratch_model, &flags.scratch_mmproj, err);
+    status = pd_ranks_agree(params.ranks, status, err);
+    if (status == PD_OK && !is_first && params.output_dir)
+        status = pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, false,
+                                 &flags.scratch_model, &flags.scratch_mmproj, err);
+    params.model_name_or_path = flags.scratch_model;
+    params.vision_tower = flags.scratch_mmproj;
+    return status;
+}
+
 static pd_status prepare(char **checkpoint, pd_train_log **log, pd_error *err) {
+    PD_TRY(make_scratch(err));
     const struct {
         const char *name, *value;
-    } needed[] = {{"--model_name_or_path", params.model_name_or_path},
-                  {"--data_path", params.data_path},
-                  {"--output_dir", params.output_dir}};
+    } needed[] = {{"--output_dir", params.output_dir},
+                  {"--model_name_or_path", params.model_name_or_path},
+                  {"--data_path", params.data_path}};
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
         if (!needed[i].value)
             return pd_fail(err, PD_ERR_ARGUMENT, "%s is missing (see pdrop train --help)", needed[i].name);
@@ -200,6 +225,8 @@ int pd_cli_train(int argc, char **argv) {
     }
     pd_train_log_free(log);
     free(checkpoint);
+    free(flags.scratch_model);
+    free(flags.scratch_mmproj);
     if (status != PD_OK) {
         const bool speaks = !params.ranks || pd_ranks_speaks(params.ranks);
         exit_code = speaks ? pd_cli_report(status, &err) : pd_cli_exit_code(status);

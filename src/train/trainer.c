@@ -17,6 +17,7 @@ void pd_train_params_default(pd_train_params *params) {
     *params = (pd_train_params){.version = "v1",
                                 .image_aspect_ratio = PD_ASPECT_AUTO,
                                 .model_max_length = 2048,
+                                .legacy_tokenizer = true, // as pdrop run and llama.cpp tokenize
                                 .lora_r = 128,
                                 .lora_alpha = 256.0F,
                                 .learning_rate = 2e-5F,

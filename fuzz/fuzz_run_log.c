@@ -1,0 +1,55 @@
+// Any bytes as a training log: what is accepted holds together, whatever its length.
+#include "check.h"
+
+#include "train/run_log.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_log(const pd_run_log *log) {
+    CHECK(log->n_points >= 1 && log->n_points <= PD_RUN_MOST_POINTS);
+    CHECK(log->n_bad_losses <= log->n_steps);
+    CHECK(isfinite(log->seconds) && isfinite(log->wait_seconds));
+    int64_t steps = 0, last = -1;
+    double seconds = 0;
+    for (size_t i = 0; i < log->n_points; i++) {
+        const pd_run_point *point = &log->points[i];
+        CHECK(point->first_step > last && point->last_step >= point->first_step);
+        CHECK(point->n_steps >= 1 && point->n_steps <= log->stride);
+        CHECK(point->seconds >= seconds);
+        for (int k = 0; k < PD_RUN_N_CURVES; k++) {
+            const pd_run_value *value = &point->curves[k];
+            CHECK(value->n >= 0 && value->n <= point->n_steps);
+            const double slack = 1e-9 * (fabs(value->low) + fabs(value->high));
+            CHECK(value->n == 0 || (value->mean >= value->low - slack && value->mean <= value->high + slack));
+        }
+        steps += point->n_steps;
+        last = point->last_step;
+        seconds = point->seconds;
+    }
+    CHECK(steps == log->n_steps && last == log->last_step && seconds == log->seconds);
+    double smoothed[PD_RUN_MOST_POINTS];
+    pd_run_log_smooth(log, PD_RUN_LOSS, 2, smoothed);
+    for (size_t i = 0; i < log->n_points; i++)
+        CHECK(!isinf(smoothed[i]) && (log->points[i].curves[PD_RUN_LOSS].n == 0 || !isnan(smoothed[i])));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size == 0) return 0; // fmemopen wants a byte
+    FILE *stream = fmemopen((void *)(uintptr_t)data, size, "rb");
+    CHECK(stream);
+    pd_run_log log;
+    pd_error err = {0};
+    if (pd_run_log_read_stream(stream, "log.jsonl", &log, &err) == PD_OK) {
+        check_log(&log);
+    } else {
+        CHECK(err.status == PD_ERR_FORMAT && err.message[0] != '\0' && !strchr(err.message, '\n'));
+        CHECK(!log.points);
+    }
+    pd_run_log_free(&log);
+    fclose(stream);
+    return 0;
+}
