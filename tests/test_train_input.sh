@@ -198,6 +198,19 @@ kill -TERM $first
 wait $first
 [ $? = 130 ] || fail 'SIGTERM: expected exit code 130'
 
+# From scratch: the pair it begins with is part of the run.
+scratch_run="train --from_scratch $golden/../../models/pocket/geometry.json --data_path data.json --image_folder $golden/parity
+    --per_device_train_batch_size 1 --max_steps 1 -t 2 -q"
+expect 2 'expected neither --model_name_or_path nor --vision_tower' $scratch_run -m "$model"
+expect 1 'data.json: ' train --from_scratch data.json --data_path data.json
+"$pdrop" $scratch_run -o runs/new >out 2>err </dev/null || fail 'from scratch: expected success'
+before=$(cksum runs/new/scratch.gguf)
+timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 >out 2>err </dev/null
+judge 'from scratch, again' 2 "runs/new: holds an earlier run's checkpoints" $?
+timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 --resume >out 2>err </dev/null
+judge 'from scratch, resumed with another seed' 2 'the checkpoint is of another run' $?
+[ "$(cksum runs/new/scratch.gguf)" = "$before" ] || fail 'from scratch: a run that was refused wrote other weights'
+
 # ---- a full disk ------------------------------------------------------------------------------------------------
 
 # In a shell of its own, whose files may not grow beyond 2 MiB: the weights fit, the optimiser's state does not.
