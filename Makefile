@@ -66,10 +66,10 @@ bench: setup ## dense against PyramidDrop on random weights of LLaVA-1.5's shape
 	@$(MAKE) --no-print-directory build
 	@sh scripts/bench.sh $(BUILD)
 
-bench-units: setup ## the rate of oneDNN's own products here, and a training step lowered against ggml's
+bench-units: setup ## the rates of oneDNN's products and of decoding's kernels here, and a training step against ggml's
 	@$(call configure,$(BUILD))
-	@cmake --build $(BUILD) --target product_rate train_step
-	@$(BUILD)/product_rate && $(BUILD)/train_step
+	@cmake --build $(BUILD) --target product_rate train_step decode_kernels
+	@$(BUILD)/product_rate && $(BUILD)/train_step && $(BUILD)/decode_kernels
 
 bench-peers: ## the same shapes by llama.cpp and PyTorch, in turn with ours (PEERS_FLAGS=--quick)
 	@$(SETUP) --peers

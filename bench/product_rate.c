@@ -1,8 +1,10 @@
-// What oneDNN's own matrix product reaches on this CPU, at a prefill's shape, on all threads: what a
-// prefill's rate is held against (docs/SPEED.md).
+// What oneDNN's own matrix product, and ours of sixteen-bit integers, reach on this CPU, at a prefill's
+// shape, on all threads: what a prefill's rate is held against (docs/SPEED.md).
 //
 //     product_rate [--threads N]
 #include "model/backend.h"
+#include "onednn/gemm.h"
+#include "onednn/int16.h"
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -10,7 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 640, SIDE = 4096, ROUNDS = 12 };
+enum {
+    ROWS = 640,
+    SIDE = 4096,
+    ROUNDS = 12,
+    GROUPS = SIDE / PD_INT16_GROUP,
+    PANEL = 256,
+    CHUNK = 132,
+    STRIDE = SIDE + 32
+};
 
 static void check(dnnl_status_t status) {
     if (status == dnnl_success) return;
@@ -27,6 +37,12 @@ static void *contents(dnnl_memory_t memory) {
 static int by_size(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+static void report(const char *name, double *ms, const char *kernel) {
+    qsort(ms, ROUNDS, sizeof *ms, by_size);
+    const double work = 2.0 * ROWS * SIDE * SIDE * 1e-6;
+    printf("%-5s best %.0f, median %.0f GFLOP/s (%s)\n", name, work / ms[0], work / ms[ROUNDS / 2], kernel);
 }
 
 static void measure(const char *name, dnnl_data_type_t source, dnnl_data_type_t weights,
@@ -64,11 +80,9 @@ static void measure(const char *name, dnnl_data_type_t source, dnnl_data_type_t 
         check(dnnl_stream_wait(stream));
         if (i >= 0) ms[i] = pd_now_ms() - start;
     }
-    qsort(ms, ROUNDS, sizeof *ms, by_size);
-    const double work = 2.0 * ROWS * SIDE * SIDE * 1e-6;
     const char *kernel;
     check(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &kernel));
-    printf("%-5s best %.0f, median %.0f GFLOP/s (%s)\n", name, work / ms[0], work / ms[ROUNDS / 2], kernel);
+    report(name, ms, kernel);
     for (int i = 0; i < 3; i++)
         dnnl_memory_destroy(memory[i]);
     dnnl_primitive_destroy(primitive);
@@ -78,6 +92,62 @@ static void measure(const char *name, dnnl_data_type_t source, dnnl_data_type_t 
     dnnl_memory_desc_destroy(dd);
     dnnl_stream_destroy(stream);
     dnnl_engine_destroy(engine);
+}
+
+typedef struct {
+    int16_t *source, *weights; // [ROWS][STRIDE], [SIDE / PANEL] panels
+    float *source_scales, *weights_scales, *destination;
+} int16_matrices;
+
+// A panel's products, in chunks of rows as a prefill's tasks are.
+static void multiply_panel(const int16_matrices *x, int64_t panel) {
+    for (int64_t row = 0; row < ROWS; row += CHUNK) {
+        pd_int16_multiply(&(pd_int16_product){.rows = ROWS - row < CHUNK ? ROWS - row : CHUNK,
+                                              .columns = PANEL,
+                                              .k = SIDE,
+                                              .source = x->source + row * STRIDE,
+                                              .source_stride = STRIDE,
+                                              .source_scales = x->source_scales + row * GROUPS,
+                                              .panel = x->weights + panel * PANEL * SIDE,
+                                              .panel_scales = x->weights_scales + panel * PANEL,
+                                              .panel_scales_stride = SIDE,
+                                              .destination = x->destination + row * SIDE + panel * PANEL,
+                                              .destination_stride = SIDE});
+    }
+}
+
+static void *numbers(size_t bytes) {
+    void *memory = pd_aligned_alloc(bytes);
+    if (!memory) {
+        fputs("product_rate: out of memory\n", stderr);
+        exit(1);
+    }
+    return memset(memory, 1, bytes);
+}
+
+static void measure_int16(void) {
+    if (!pd_int16_available()) {
+        puts("int16 no kernel on this CPU");
+        return;
+    }
+    const size_t source = (size_t)ROWS * STRIDE, weights = (size_t)SIDE * SIDE;
+    const int16_matrices x = {numbers(source * sizeof(int16_t)), numbers(weights * sizeof(int16_t)),
+                              numbers(ROWS * GROUPS * sizeof(float)), numbers(GROUPS * SIDE * sizeof(float)),
+                              numbers(source * sizeof(float))};
+    double ms[ROUNDS];
+    for (int i = -2; i < ROUNDS; i++) {
+        const double start = pd_now_ms();
+#pragma omp parallel for schedule(dynamic)
+        for (int64_t panel = 0; panel < SIDE / PANEL; panel++)
+            multiply_panel(&x, panel);
+        if (i >= 0) ms[i] = pd_now_ms() - start;
+    }
+    report("int16", ms, "ours: vpmaddwd");
+    free(x.source);
+    free(x.weights);
+    free(x.source_scales);
+    free(x.weights_scales);
+    free(x.destination);
 }
 
 int main(int argc, char **argv) {
@@ -96,5 +166,6 @@ int main(int argc, char **argv) {
     measure("f32", dnnl_f32, dnnl_f32, dnnl_f32);
     measure("bf16", dnnl_bf16, dnnl_bf16, dnnl_f32);
     measure("int8", dnnl_u8, dnnl_s8, dnnl_s32);
+    measure_int16();
     return 0;
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what PyramidDrop is built with. Says what is missing and why; does nothing when nothing is missing.
 #
-#   sh scripts/setup.sh [--print | --check] [--fuzz] [--dev] [--vulkan] [--real] [--peers] [--tools]
+#   sh scripts/setup.sh [--print | --check] [--fuzz] [--dev] [--vulkan] [--real] [--peers] [--tools] [--mpi]
 #
 #   --print    only show what would be done
 #   --check    install nothing; fail when something is missing, else be silent
@@ -11,6 +11,7 @@
 #   --real     also Python's pip                               (make test-real)
 #   --peers    also Python with virtual environments           (make bench-peers)
 #   --tools    also cairo, pango and the fonts of pictures     (make tools)
+#   --mpi      also Open MPI                                   (training with several ranks)
 #
 # Debian 13 has all of it with its backports; Debian 12 takes ggml, oneDNN and yyjson from Debian 13. The mirror is the one
 # that apt already uses. Without root, and on other systems, it prints what is to be installed.
@@ -21,7 +22,7 @@ ggml_version=0.27
 sources=/etc/apt/sources.list.d/pyramiddrop.sources
 preferences=/etc/apt/preferences.d/pyramiddrop
 
-mode=install fuzz=no dev=no vulkan=no real=no peers=no tools=no arguments=
+mode=install fuzz=no dev=no vulkan=no real=no peers=no tools=no mpi=no arguments=
 for argument; do
     case $argument in
     --print) mode=print ;;
@@ -32,6 +33,7 @@ for argument; do
     --real) real=yes ;;
     --peers) peers=yes ;;
     --tools) tools=yes ;;
+    --mpi) mpi=yes ;;
     *)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
         case $argument in -h | --help) exit 0 ;; esac
@@ -139,6 +141,10 @@ find_missing() {
         for font in fonts-dejavu-core fonts-liberation fonts-open-sans fonts-comfortaa fonts-noto-color-emoji; do
             ! have_command dpkg-query || have_package $font || need common $font 'letters and emoji in pictures'
         done
+    fi
+    if [ $mpi = yes ]; then
+        have_command mpicc || need common libopenmpi-dev 'training with several ranks'
+        have_command mpirun || need common openmpi-bin 'starts them'
     fi
     common=${common# } from_13=${from_13# } from_backports=${from_backports# }
 }

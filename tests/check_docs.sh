@@ -149,10 +149,11 @@ may text base
 may model base
 may drop base model
 may onednn base
-may train base image text model drop onednn
+may onerow base
 may eval base
-may engine base image text model drop onednn
-may cli base image text model drop train engine eval
+may engine base image text model drop onednn onerow
+may train base image text model drop onednn engine
+may cli base image text model drop engine train eval
 for room in src/*/; do
     room=$(basename "$room")
     grep -q "\`src/$room/\`" docs/architecture.md || complain "docs/architecture.md does not tell of src/$room"

@@ -87,6 +87,10 @@ expect 2 'no such argument expected here' run stray
 expect 2 'expected one geometry' synth
 expect 2 'no geometry "huge"' synth huge
 expect 2 'no weight type "q9"' synth tiny --type q9
+expect 2 'expected one geometry' synth tiny --from geometry.json
+expect 1 'nowhere.json: cannot open' synth --from nowhere.json
+printf '{\n"hidden_size" 64}\n' >broken.json
+expect 1 'broken.json: line 2, column 15: ' synth --from broken.json --init
 expect 2 'no geometry "huge"' flops --geometry huge
 expect 2 'no device named Abacus0' run -m tiny.gguf --device Abacus0 -p hello
 expect 2 'there is no conversation template "chatty"' run -m tiny.gguf --conv-mode chatty -p hello
@@ -312,6 +316,20 @@ sleep 0.5
 interrupt 'eval' 20
 [ ! -s out ] && [ ! -e stopped.jsonl ] || fail "eval: said something when stopped"
 no_leftovers . 'eval'
+
+# ---- a geometry of one's own ------------------------------------------------------------------------------------
+
+sed "s|vocabulary.gguf|$golden/parity/mha.gguf|" "$golden/../../models/pocket/geometry.json" >own.json
+succeeds synth --from own.json --init -q -o own
+succeeds synth --from own.json --init -q -o own-again
+cmp -s own.gguf own-again.gguf || fail "synth --init: the same seed gave another model"
+succeeds synth --from own.json --init -s 1 -q -o own-again
+cmp -s own.gguf own-again.gguf && fail "synth --init: another seed gave the same model"
+"$pdrop" info own.gguf own-mmproj.gguf >out 2>err
+grep -q 'f32 *110 tensors' out || fail "synth --init: not the 110 tensors in f32 of the pocket model"
+grep -q 'f32 *89 tensors' out || fail "synth --init: not the 89 tensors in f32 of the pocket model's mmproj"
+succeeds run -m own.gguf --mmproj own-mmproj.gguf --image "$golden/parity/tile.png" -p hello -n 1
+rm -f own*
 
 # ---- synth leaves all or nothing --------------------------------------------------------------------------------
 

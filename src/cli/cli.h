@@ -21,6 +21,7 @@ int pd_cli_training_report(int argc, char **argv);
 // Parses a command's arguments. False: the command ends here, with *exit_code (its help was asked for, or a
 // line on stderr says what is wrong).
 bool pd_cli_parse(const pd_command *command, int argc, char **argv, int *exit_code);
+int pd_cli_exit_code(pd_status status);
 // "pdrop: message" on stderr; the exit code for `status`.
 int pd_cli_report(pd_status status, const pd_error *err);
 
@@ -53,6 +54,8 @@ extern const pd_option pd_compute_option_table[];
 
 // The policy the options ask for, on a model of n_layers.
 pd_status pd_cli_policy(int32_t n_layers, pd_policy *policy, pd_error *err);
+// ggml's own lines go nowhere, but its errors to stderr with PDROP_DEBUG.
+void pd_cli_silence_ggml(void);
 // Loads the model the options name. Prints devices and exits the command with 0 where that was asked: *done.
 pd_status pd_cli_load_model(bool quiet, pd_model **model, bool *done, pd_error *err);
 // Fills what the options say into session parameters, and installs the progress bar.

@@ -16,14 +16,21 @@ bool pd_cli_parse(const pd_command *command, int argc, char **argv, int *exit_co
     return parsed == PD_PARSED_OK;
 }
 
+int pd_cli_exit_code(pd_status status) {
+    return status == PD_ERR_CANCELLED  ? PD_EXIT_INTERRUPTED
+           : status == PD_ERR_ARGUMENT ? PD_EXIT_USAGE
+           : status == PD_OK           ? PD_EXIT_OK
+                                       : PD_EXIT_ERROR;
+}
+
 int pd_cli_report(pd_status status, const pd_error *err) {
     pd_cli_progress_end();
     if (status == PD_ERR_CANCELLED) {
         fputs("pdrop: stopped\n", stderr);
-        return PD_EXIT_INTERRUPTED;
+    } else {
+        fprintf(stderr, "pdrop: %s\n", err->message);
     }
-    fprintf(stderr, "pdrop: %s\n", err->message);
-    return status == PD_ERR_ARGUMENT ? PD_EXIT_USAGE : PD_EXIT_ERROR;
+    return pd_cli_exit_code(status);
 }
 
 // ---- options ----------------------------------------------------------------------------------------------
@@ -141,10 +148,14 @@ static void log_line(pd_log_level level, const char *line, void *user) {
         fprintf(stderr, "%s%s\n", level >= PD_LOG_WARNING ? "pdrop: " : "", line);
 }
 
+void pd_cli_silence_ggml(void) {
+    ggml_log_set(ignore_ggml_log, NULL); // errors reach the user as pd_error's one line
+}
+
 pd_status pd_cli_load_model(bool quiet, pd_model **model, bool *done, pd_error *err) {
     *model = NULL;
     *done = false;
-    ggml_log_set(ignore_ggml_log, NULL); // errors reach the user as pd_error's one line
+    pd_cli_silence_ggml();
     if (pd_model_flags.list_devices) {
         print_devices();
         *done = true;

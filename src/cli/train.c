@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/train_log.h"
 #include "train/checkpoint.h"
+#include "train/scratch.h"
 #include "train/trainer.h"
 
 #include <stdlib.h>
@@ -11,14 +12,15 @@
 
 static pd_train_params params;
 static struct {
-    const char *save_type, *resume_from_checkpoint;
+    const char *save_type, *resume_from_checkpoint, *from_scratch;
+    char *scratch_model, *scratch_mmproj;
     float warmup_ratio, num_train_epochs;
     int32_t max_steps, course, image_aspect_ratio, compute;
     bool resume, quiet, json;
 } flags = {.save_type = "f16", .warmup_ratio = 0.03F, .num_train_epochs = 1.0F};
 
 static const char *const courses[] = {"cosine", "linear", "constant", "constant_with_warmup", NULL};
-static const char *const aspects[] = {"auto", "pad", "square", "anyres", NULL};
+static const char *const aspects[] = {"auto", "pad", "anyres", "square", NULL};
 static const char *const computes[] = {"auto", "ggml", "f32", "bf16", NULL};
 static const pd_compute_type compute_types[] = {PD_COMPUTE_AUTO, PD_COMPUTE_GGML, PD_COMPUTE_F32,
                                                 PD_COMPUTE_BF16};
@@ -27,8 +29,10 @@ static const pd_option train_table[] = {
     {.type = PD_OPTION_HEADING, .help = "model"},
     {PD_OPTION_STRING, 'm', "--model_name_or_path", "FILE", "text model (GGUF)", &params.model_name_or_path,
      0, 0, NULL},
-    {PD_OPTION_STRING, 0, "--vision_tower", "FILE", "vision tower and projector (mmproj GGUF)",
-     &params.vision_tower, 0, 0, NULL},
+    {PD_OPTION_STRING, 0, "--vision_tower", "FILE",
+     "vision tower and projector (mmproj GGUF); without it, text alone", &params.vision_tower, 0, 0, NULL},
+    {PD_OPTION_STRING, 0, "--from_scratch", "FILE",
+     "instead of both: new weights of a geometry in JSON (see pdrop synth)", &flags.from_scratch, 0, 0, NULL},
     {PD_OPTION_STRING, 0, "--version", "NAME", "conversation template: plain, v1, … (default: v1)",
      &params.version, 0, 0, NULL},
     {.type = PD_OPTION_HEADING, .help = "data"},
@@ -95,6 +99,8 @@ static const pd_option train_table[] = {
     {.type = PD_OPTION_HEADING, .help = "run"},
     {PD_OPTION_STRING, 'o', "--output_dir", "DIR", "checkpoints, log.jsonl and the trained pair",
      &params.output_dir, 0, 0, NULL},
+    {PD_OPTION_BOOL, 0, "--overwrite_output_dir", "[True]",
+     "begin anew where checkpoints are: they are removed", &params.overwrite_output_dir, 0, 0, NULL},
     {PD_OPTION_INT, 0, "--save_steps", "N", "steps between checkpoints (default: 500; 0: one at the end)",
      &params.save_steps, 0, INT32_MAX, NULL},
     {PD_OPTION_INT, 0, "--save_total_limit", "N", "newest checkpoints that are kept (default: 0, all)",
@@ -105,8 +111,9 @@ static const pd_option train_table[] = {
      "go on from the newest checkpoint in the output folder, if there is one", &flags.resume, 0, 0, NULL},
     {PD_OPTION_STRING, 0, "--resume_from_checkpoint", "DIR", "go on from this one",
      &flags.resume_from_checkpoint, 0, 0, NULL},
-    {PD_OPTION_INT, 't', "--threads", "N", "threads (default: 0, one for each core)", &params.n_threads, 0,
-     512, NULL},
+    {PD_OPTION_INT, 't', "--threads", "N",
+     "threads of a rank (default: 0, one for each core, or its share of them)", &params.n_threads, 0, 512,
+     NULL},
     {PD_OPTION_CHOICE, 0, "--compute", NULL, "numbers of the products (default: auto, by what the CPU has)",
      &flags.compute, 0, 0, computes},
     {PD_OPTION_FLAG, 0, "--compute-strict", NULL, "stop where --compute cannot be had",
@@ -121,7 +128,8 @@ static const pd_option *const tables[] = {train_table, pd_schedule_option_table,
 static const pd_command command = {
     .name = "train",
     .usage =
-        "pdrop train -m MODEL --vision_tower MMPROJ --data_path JSON --image_folder DIR -o DIR [options]",
+        "pdrop train -m MODEL --vision_tower MMPROJ --data_path JSON --image_folder DIR -o DIR [options]\n"
+        "       pdrop train --from_scratch GEOMETRY --data_path JSON --image_folder DIR -o DIR [options]",
     .about = "Trains a model on LLaVA's conversations, under LLaVA's argument names. The text GGUF and the "
              "mmproj GGUF "
              "it begins with stay as they are.",
@@ -149,13 +157,32 @@ static pd_status find_checkpoint(char **path, pd_error *err) {
     return PD_OK;
 }
 
-static pd_status prepare(char **checkpoint, pd_error *err) {
+static pd_status make_scratch(pd_error *err) {
+    if (!flags.from_scratch) return PD_OK;
+    if (params.model_name_or_path || params.vision_tower)
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "--from_scratch: expected neither --model_name_or_path nor --vision_tower with it");
+    const bool is_first = pd_ranks_index(params.ranks) == 0;
+    pd_status status = PD_OK;
+    if (is_first && params.output_dir)
+        status = pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, true,
+                                 &flags.scratch_model, &flags.scratch_mmproj, err);
+    status = pd_ranks_agree(params.ranks, status, err);
+    if (status == PD_OK && !is_first && params.output_dir)
+        status = pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, false,
+                                 &flags.scratch_model, &flags.scratch_mmproj, err);
+    params.model_name_or_path = flags.scratch_model;
+    params.vision_tower = flags.scratch_mmproj;
+    return status;
+}
+
+static pd_status prepare(char **checkpoint, pd_train_log **log, pd_error *err) {
+    PD_TRY(make_scratch(err));
     const struct {
         const char *name, *value;
-    } needed[] = {{"--model_name_or_path", params.model_name_or_path},
-                  {"--vision_tower", params.vision_tower},
-                  {"--data_path", params.data_path},
-                  {"--output_dir", params.output_dir}};
+    } needed[] = {{"--output_dir", params.output_dir},
+                  {"--model_name_or_path", params.model_name_or_path},
+                  {"--data_path", params.data_path}};
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
         if (!needed[i].value)
             return pd_fail(err, PD_ERR_ARGUMENT, "%s is missing (see pdrop train --help)", needed[i].name);
@@ -168,7 +195,12 @@ static pd_status prepare(char **checkpoint, pd_error *err) {
     params.compute = compute_types[flags.compute];
     PD_TRY(pd_export_type(flags.save_type, &params.save_type, err));
     PD_TRY(read_policy(err));
-    return find_checkpoint(checkpoint, err);
+    PD_TRY(find_checkpoint(checkpoint, err));
+    const pd_train_log_params log_params = {.output_dir = params.output_dir,
+                                            .rank = pd_ranks_index(params.ranks),
+                                            .live = !flags.quiet,
+                                            .json = flags.json};
+    return pd_train_log_create(&log_params, log, err);
 }
 
 int pd_cli_train(int argc, char **argv) {
@@ -179,17 +211,11 @@ int pd_cli_train(int argc, char **argv) {
     if (!pd_cli_parse(&command, argc, argv, &exit_code)) return exit_code;
     char *checkpoint = NULL;
     pd_train_log *log = NULL;
-    pd_status status = prepare(&checkpoint, &err);
-    if (status == PD_OK) status = pd_ranks_join(&params.ranks, &err);
+    pd_cli_silence_ggml();
+    pd_status status = pd_ranks_join(&params.ranks, &err);
+    if (status == PD_OK) status = pd_ranks_agree(params.ranks, prepare(&checkpoint, &log, &err), &err);
     if (status == PD_OK) {
         pd_cli_cancel_on_signals(&cancel);
-        const pd_train_log_params log_params = {.output_dir = params.output_dir,
-                                                .is_first = pd_ranks_index(params.ranks) == 0,
-                                                .live = !flags.quiet,
-                                                .json = flags.json};
-        status = pd_train_log_create(&log_params, &log, &err);
-    }
-    if (status == PD_OK) {
         params.cancel = &cancel;
         params.log = pd_train_log_line;
         params.on_start = pd_train_log_start;
@@ -198,7 +224,13 @@ int pd_cli_train(int argc, char **argv) {
         status = pd_train(&params, &err);
     }
     pd_train_log_free(log);
-    pd_ranks_leave(params.ranks);
     free(checkpoint);
-    return status == PD_OK ? PD_EXIT_OK : pd_cli_report(status, &err);
+    free(flags.scratch_model);
+    free(flags.scratch_mmproj);
+    if (status != PD_OK) {
+        const bool speaks = !params.ranks || pd_ranks_speaks(params.ranks);
+        exit_code = speaks ? pd_cli_report(status, &err) : pd_cli_exit_code(status);
+    }
+    pd_ranks_leave(params.ranks, status);
+    return exit_code;
 }

@@ -16,6 +16,7 @@ struct pd_train_log {
     bool terminal, shown; // whether stderr is one; whether the live line stands there
     double mean_ms;       // of a step, smoothed
     double mean_loss;
+    pd_train_report last;
 };
 
 pd_status pd_train_log_create(const pd_train_log_params *params, pd_train_log **out, pd_error *err) {
@@ -41,9 +42,24 @@ static void clear_line(pd_train_log *log) {
     log->shown = false;
 }
 
+static bool is_first(const pd_train_log *log) {
+    return log->params.rank == 0;
+}
+
+// What the data gave reason to, in one line at the end; nothing when there was nothing.
+static void sum_up(const pd_train_log *log) {
+    const pd_train_report *r = &log->last;
+    if (r->bad_images + r->bad_samples + r->truncated == 0) return;
+    fprintf(
+        stderr,
+        "pdrop train: records left out for a picture: %lld, for their text: %lld; samples cut off: %lld\n",
+        (long long)r->bad_images, (long long)r->bad_samples, (long long)r->truncated);
+}
+
 void pd_train_log_free(pd_train_log *log) {
     if (!log) return;
     if (log->shown) fputc('\n', stderr);
+    sum_up(log);
     if (log->file) fclose(log->file);
     free(log->path);
     free(log);
@@ -51,9 +67,11 @@ void pd_train_log_free(pd_train_log *log) {
 
 void pd_train_log_line(pd_log_level level, const char *line, void *user) {
     pd_train_log *log = user;
-    if (!log->params.is_first || level == PD_LOG_DEBUG) return;
+    if (level == PD_LOG_DEBUG) return;
+    char rank[32] = "";
+    if (!is_first(log)) snprintf(rank, sizeof rank, "rank %d: ", log->params.rank);
     clear_line(log);
-    fprintf(stderr, "pdrop train: %s%s\n", level == PD_LOG_WARNING ? "warning: " : "", line);
+    fprintf(stderr, "pdrop train: %s%s%s\n", level == PD_LOG_WARNING ? "warning: " : "", rank, line);
 }
 
 // ---- log.jsonl ---------------------------------------------------------------------------------------------
@@ -93,7 +111,7 @@ static pd_status open_at(pd_train_log *log, int64_t step, pd_error *err) {
 void pd_train_log_start(const pd_train_report *r, void *user) {
     pd_train_log *log = user;
     pd_error err;
-    if (!log->params.is_first) return;
+    if (!is_first(log)) return;
     fprintf(stderr, "pdrop train: %lld samples, %.2f M parameters, %lld steps from %lld on; products in %s\n",
             (long long)r->n_samples, (double)r->n_parameters * 1e-6, (long long)r->n_steps,
             (long long)r->first_step, r->compute);
@@ -106,10 +124,10 @@ static void write_line(pd_train_log *log, const pd_train_report *r) {
              "{\"step\":%lld,\"epoch\":%.6g,\"loss\":%.9g,\"learning_rate\":%.9g,\"grad_norm\":%.9g,"
              "\"labels\":%lld,"
              "\"rows\":%lld,\"image_rows\":%lld,\"image_rows_mean\":%.6g,\"step_ms\":%.1f,\"wait_ms\":%.1f,"
-             "\"tokens_per_second\":%.1f}\n",
+             "\"sync_ms\":%.1f,\"tokens_per_second\":%.1f}\n",
              (long long)r->step, r->epoch, r->loss, r->learning_rate, r->gradient_norm,
              (long long)r->n_labels, (long long)r->n_rows, (long long)r->n_image_rows, r->image_rows_mean,
-             r->step_ms, r->wait_ms, 1e3 * (double)r->n_rows / r->step_ms);
+             r->step_ms, r->wait_ms, r->sync_ms, 1e3 * (double)r->n_rows / r->step_ms);
     if (log->file && (fputs(line, log->file) == EOF || fflush(log->file) != 0)) {
         pd_train_log_line(PD_LOG_WARNING, "log.jsonl: cannot write; it ends here", log);
         fclose(log->file);
@@ -149,7 +167,7 @@ static void show(pd_train_log *log, const pd_train_report *r) {
 
 void pd_train_log_step(const pd_train_report *r, void *user) {
     pd_train_log *log = user;
-    if (!log->params.is_first) return;
+    if (!is_first(log)) return;
     const bool first = r->step == r->first_step + 1;
     log->mean_ms = first ? r->step_ms : 0.95 * log->mean_ms + 0.05 * r->step_ms;
     log->mean_loss = first ? r->loss : 0.95 * log->mean_loss + 0.05 * r->loss;
@@ -157,4 +175,5 @@ void pd_train_log_step(const pd_train_report *r, void *user) {
     // without a terminal a line now and then, for those who read it later
     const bool due = log->terminal || r->step == r->n_steps || r->step % 50 == 0 || first;
     if (log->params.live && due) show(log, r);
+    log->last = *r;
 }

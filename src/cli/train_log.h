@@ -7,9 +7,9 @@ typedef struct pd_train_log pd_train_log;
 
 typedef struct pd_train_log_params {
     const char *output_dir;
-    bool is_first; // of the ranks: the others say nothing
-    bool live;     // the live line, where stderr is a terminal
-    bool json;     // the log's lines on standard output too
+    int32_t rank; // the first says what there is to say, the others only what their data give reason to
+    bool live;    // the live line, where stderr is a terminal
+    bool json;    // the log's lines on standard output too
 } pd_train_log_params;
 
 pd_status pd_train_log_create(const pd_train_log_params *params, pd_train_log **log, pd_error *err);

@@ -16,6 +16,7 @@ static int64_t looked_at(const pd_decode_job *job, int32_t stage, int32_t n_gene
 
 void pd_decoder_step_free(pd_decoder_step *step) {
     if (step->scheduler) ggml_backend_sched_free(step->scheduler);
+    pd_onerow_free(step->lowered);
     if (step->ctx) ggml_free(step->ctx);
     free(step->positions);
     free(step->rows);
@@ -72,6 +73,10 @@ static pd_status build(const pd_decode_job *job, int32_t n_generated, pd_decoder
     step->logits = pd_decoder_logits(step->ctx, job->weights, residual);
     ggml_set_output(step->logits);
     ggml_build_forward_expand(step->graph, step->logits);
+    if (job->own_kernels) {
+        PD_TRY(pd_onerow_lower(step->graph, job->backend->n_threads, &step->lowered, err));
+        step->graph = pd_onerow_graph(step->lowered);
+    }
     return pd_backend_allocate(job->backend, &step->scheduler, step->graph, "decoding", err);
 }
 

@@ -4,12 +4,14 @@
 #include "drop/schedule.h"
 #include "model/backend.h"
 #include "model/decoder.h"
+#include "onerow/lower.h"
 
 // The graph of one step is built once and run for many tokens: only its inputs change, until a cache outgrows
 // the rows it looks at.
 typedef struct pd_decoder_step {
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
+    pd_onerow *lowered; // NULL: the graph runs as it was built
     ggml_backend_sched_t scheduler;
     struct ggml_tensor *token;      // i32 [1]
     struct ggml_tensor **positions; // [n_stages]: i32 [1]
@@ -26,7 +28,8 @@ typedef struct pd_decode_job {
     pd_positions positions;
     pd_kv_cache *cache;
     bool flash;
-    float *logits; // n_vocab, written by pd_decode
+    bool own_kernels; // on the CPU: those for one row, where there are any
+    float *logits;    // n_vocab, written by pd_decode
 } pd_decode_job;
 
 // Runs `token` as the n_generated-th token after the prompt (0 the first) and writes the logits behind it.

@@ -2,6 +2,7 @@
 
 #include "engine/encode.h"
 #include "model/backend.h"
+#include "onerow/products.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -79,6 +80,7 @@ static pd_status load(const pd_model_params *params, pd_model *model, pd_error *
     }
     describe(model);
     if (device != pd_device_cpu()) return PD_OK;
+    model->own_decode_kernels = params->compute != PD_COMPUTE_GGML && pd_onerow_available();
     const pd_lowering_params lowering = {.compute = params->compute,
                                          .strict = params->compute_strict,
                                          .log = params->log,
@@ -104,8 +106,9 @@ pd_status pd_model_load(const pd_model_params *params, pd_model **out, pd_error 
         pd_model_free(model);
         return status;
     }
-    pd_model_log(model, PD_LOG_INFO, "%s: %s; compute %s", params->model_path, model->description,
-                 pd_lowering_description(model->lowering));
+    pd_model_log(model, PD_LOG_INFO, "%s: %s; compute %s; decoding with %s", params->model_path,
+                 model->description, pd_lowering_description(model->lowering),
+                 model->own_decode_kernels ? "kernels for one row (avx2)" : "ggml's kernels");
     *out = model;
     return PD_OK;
 }

@@ -8,7 +8,8 @@
 struct pd_model {
     pd_weights weights;
     pd_tokenizer *tokenizer;
-    pd_lowering *lowering; // NULL: graphs run as they are
+    pd_lowering *lowering;   // NULL: graphs run as they are
+    bool own_decode_kernels; // src/onerow/
     char description[256];
     pd_log_callback log;
     void *log_user;

@@ -377,6 +377,7 @@ pd_status pd_session_forward(pd_session *session, pd_error *err) {
                                .positions = session->policy.positions,
                                .cache = &session->cache,
                                .flash = session->flash,
+                               .own_kernels = session->model->own_decode_kernels,
                                .logits = session->logits};
     const double start = pd_now_ms();
     const int32_t token = session->tokens[session->n_prompt + n_before];

@@ -409,6 +409,8 @@ static pd_status open_vocabulary(const place *at, const char *name, pd_gguf *voc
 static pd_status read_vocabulary(const place *at, const top_level *top, pd_geometry_file *file) {
     PD_TRY(open_vocabulary(at, top->tokenizer, &file->vocabulary));
     static const char *const key = "tokenizer.ggml.tokens";
+    const char *kind;
+    PD_TRY(pd_gguf_get_string(&file->vocabulary, "tokenizer.ggml.model", true, &kind, at->err));
     int64_t id;
     size_t n;
     PD_TRY(pd_gguf_get_strings(&file->vocabulary, key, true, &id, &n, at->err));
@@ -428,20 +430,22 @@ static pd_status read_vocabulary(const place *at, const top_level *top, pd_geome
 
 // "pocket" of "models/pocket.json", where the file gives no name.
 static pd_status set_name(const place *at, const top_level *top, pd_geometry_file *file) {
-    char name[MAX_NAME + 1];
+    char title[MAX_NAME + 1];
     if (top->name) {
-        snprintf(name, sizeof name, "%s", top->name);
+        snprintf(title, sizeof title, "%s", top->name);
     } else {
         const char *slash = strrchr(at->path, '/');
-        snprintf(name, sizeof name, "%s", slash ? slash + 1 : at->path);
-        char *dot = strrchr(name, '.');
-        if (dot && dot > name) *dot = '\0';
+        snprintf(title, sizeof title, "%s", slash ? slash + 1 : at->path);
+        char *dot = strrchr(title, '.');
+        if (dot && dot > title) *dot = '\0';
     }
-    pd_make_printable(name);
-    file->name = strdup(name);
-    if (!file->name) return pd_fail_memory(at->err, sizeof name, "a geometry's name");
-    file->geometry.name = file->name;
-    file->geometry.title = file->name;
+    pd_make_printable(title);
+    file->title = strdup(title);
+    if (!file->title) return pd_fail_memory(at->err, sizeof title, "a geometry's name");
+    file->geometry.title = file->title;
+    // as files are called: "llava-v1.5-7b" of "liuhaotian/llava-v1.5-7b"
+    const char *slash = strrchr(file->title, '/');
+    file->geometry.name = slash && slash[1] ? slash + 1 : slash ? "model" : file->title;
     return PD_OK;
 }
 
@@ -502,6 +506,6 @@ pd_status pd_geometry_read(const char *path, pd_geometry_file *file, pd_error *e
 
 void pd_geometry_file_close(pd_geometry_file *file) {
     if (file->vocabulary.path) pd_gguf_close(&file->vocabulary);
-    free(file->name);
+    free(file->title);
     *file = (pd_geometry_file){0};
 }

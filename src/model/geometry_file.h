@@ -10,7 +10,7 @@ typedef struct pd_geometry_file {
     pd_geometry geometry;
     pd_initializer initializer;
     pd_gguf vocabulary; // the GGUF that "tokenizer" names
-    char *name;         // owned
+    char *title;        // owned
 } pd_geometry_file;
 
 // PD_ERR_FORMAT names file, line and column where the JSON is broken, else file, field and what was expected.

@@ -1,5 +1,7 @@
 #include "onednn/activations.h"
 
+#include "onednn/int16.h"
+
 #include <string.h>
 
 // Rows start where vector loads like them to.
@@ -13,8 +15,10 @@ void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, 
     plan->n_batches = source->ne[2] * source->ne[3];
     const int64_t aligned = ALIGNMENT / (int64_t)pd_number_bytes(kind);
     plan->stride = (plan->inner + aligned - 1) / aligned * aligned;
+    // The int16 kernel reads rows side by side, which must not all fall into the same lines of a cache.
+    if (kind == PD_NUMBER_INT16 && plan->stride / aligned % 2 == 0) plan->stride += aligned;
     plan->group = group > 0 && group < plan->inner ? group : plan->inner;
-    plan->n_groups = kind == PD_NUMBER_INT8 ? (plan->inner + plan->group - 1) / plan->group : 0;
+    plan->n_groups = pd_number_is_integer(kind) ? (plan->inner + plan->group - 1) / plan->group : 0;
 }
 
 static size_t numbers_bytes(const pd_activations *plan) {
@@ -42,6 +46,11 @@ void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *s
                             (size_t)(i % plan->rows) * row_bytes);
         if (plan->kind == PD_NUMBER_BF16) {
             pd_rows_to_bf16(from, (uint16_t *)data + i * plan->stride, plan->inner);
+        } else if (plan->kind == PD_NUMBER_INT16) {
+            int16_t *to = (int16_t *)data + i * plan->stride;
+            pd_rows_to_s16(from, to, scales + i * plan->n_groups, plan->inner, plan->group,
+                           PD_INT16_ACTIVATION_MOST);
+            memset(to + plan->inner, 0, (size_t)(plan->stride - plan->inner) * sizeof *to);
         } else {
             memcpy(row, from, (size_t)plan->inner * sizeof *row);
             pd_rows_turn(row, plan->inner);

@@ -4,14 +4,14 @@
 
 #include "onednn/rows.h"
 
-// Row r of batch b starts at ((b · rows + r) · stride) numbers; int8 scales follow behind all rows, n_groups
-// for each.
+// Row r of batch b starts at ((b · rows + r) · stride) numbers; integers' scales follow behind all rows,
+// n_groups for each.
 typedef struct pd_activations {
-    pd_number_kind kind; // bf16 or int8: f32 products read the tensor itself
+    pd_number_kind kind; // bf16, int8 or int16: f32 products read the tensor itself
     bool transposed;     // the tensor's inner dimension is the strided one; kept so (bf16 only)
     int64_t rows, inner; // of one batch: rows and inner dimension as they lie in memory
     int64_t n_batches, stride, group, n_groups;
-    pd_int8_range range;
+    pd_int8_range range; // int8
 } pd_activations;
 
 // source: f32, one of its first two dimensions adjacent in memory. group, range: as in pd_packed.

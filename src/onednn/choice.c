@@ -1,9 +1,12 @@
 #include "onednn/choice.h"
 
+#include "onednn/int16.h"
+#include "onednn/packed.h"
+
 #include <stdio.h>
 
 // oneDNN's masks of instruction sets (dnnl_cpu_isa_t): each generation has its own bit over those before.
-enum { BIT_AVX2_VNNI = 0x08, BIT_AVX512_VNNI = 0x40, BIT_AVX512_BF16 = 0x80 };
+enum { BIT_AVX2_VNNI = 0x08, BIT_AVX512 = 0x20, BIT_AVX512_VNNI = 0x40, BIT_AVX512_BF16 = 0x80 };
 
 static const char *cpu_name(void) {
     const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
@@ -46,7 +49,17 @@ static bool can_multiply(pd_gemm_cache *cache, pd_number_kind kind) {
 }
 
 static const char *kind_name(pd_number_kind kind) {
-    return kind == PD_NUMBER_F32 ? "f32" : kind == PD_NUMBER_BF16 ? "bf16" : "int8";
+    switch (kind) {
+    case PD_NUMBER_F32:
+        return "f32";
+    case PD_NUMBER_BF16:
+        return "bf16";
+    case PD_NUMBER_INT8:
+        return "int8";
+    case PD_NUMBER_INT16:
+        break;
+    }
+    return "int16";
 }
 
 static void describe(pd_choice *choice) {
@@ -59,31 +72,40 @@ static void describe(pd_choice *choice) {
     }
 }
 
-pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, pd_choice *choice, pd_error *err) {
+// x86 without VNNI adds eight-bit products in sixteen bits.
+static bool is_saturating(void) {
+#if defined(__x86_64__)
+    return !has_bits(BIT_AVX2_VNNI | BIT_AVX512_VNNI);
+#else
+    return false;
+#endif
+}
+
+pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, bool eight_bits, pd_choice *choice,
+                    pd_error *err) {
     if (!can_multiply(cache, PD_NUMBER_F32)) {
         *choice = (pd_choice){.useless = true, .description = "ggml"};
         return pd_fail(err, PD_ERR_UNSUPPORTED, "compute: oneDNN has no fast kernels for this CPU (%s)",
                        cpu_name());
     }
-    const bool int8 = can_multiply(cache, PD_NUMBER_INT8), bf16 = can_multiply(cache, PD_NUMBER_BF16);
-    *choice = (pd_choice){.changing = PD_NUMBER_F32};
-#if defined(__x86_64__)
-    const bool saturating = !has_bits(BIT_AVX2_VNNI | BIT_AVX512_VNNI);
-#else
-    const bool saturating = false;
-#endif
-    choice->range = pd_int8_range_for(saturating);
+    const bool saturating = is_saturating(), bf16 = can_multiply(cache, PD_NUMBER_BF16);
+    const bool int16 = saturating && pd_int16_available() && !eight_bits;
+    const bool integers = int16 || can_multiply(cache, PD_NUMBER_INT8);
+    const pd_number_kind integer = int16 ? PD_NUMBER_INT16 : PD_NUMBER_INT8;
+    *choice = (pd_choice){.changing = PD_NUMBER_F32,
+                          .range = pd_int8_range_for(saturating),
+                          .group = int16 ? PD_INT16_GROUP : PD_INT8_GROUP};
     const bool fast_bf16 = bf16 && has_bits(BIT_AVX512_BF16);
     if (compute == PD_COMPUTE_BF16 ? bf16 : compute != PD_COMPUTE_F32 && fast_bf16)
         choice->changing = PD_NUMBER_BF16;
-    choice->floating = compute == PD_COMPUTE_INT8 && int8 ? PD_NUMBER_INT8 : choice->changing;
-    // With whole eight bits it is as exact as ggml's own kernels for quantised weights, which round
-    // activations to eight bits too; with less it is not (docs/models.md).
-    const bool quantised_int8 =
-        int8 && (compute == PD_COMPUTE_INT8 || (compute == PD_COMPUTE_AUTO && !saturating));
-    choice->quantised = quantised_int8 ? PD_NUMBER_INT8 : choice->changing;
+    choice->floating = compute == PD_COMPUTE_INT8 && integers ? integer : choice->changing;
+    // Both are at least as exact as ggml's own kernels for quantised weights, which round activations to
+    // eight bits too (docs/models.md). Where f32 has AVX-512, sixteen bits in AVX2's registers gain nothing.
+    const bool gains = int16 ? !has_bits(BIT_AVX512) : !saturating;
+    const bool quantised = integers && (compute == PD_COMPUTE_INT8 || (compute == PD_COMPUTE_AUTO && gains));
+    choice->quantised = quantised ? integer : choice->changing;
     describe(choice);
-    if (compute == PD_COMPUTE_INT8 && !int8)
+    if (compute == PD_COMPUTE_INT8 && !integers)
         return pd_fail(err, PD_ERR_UNSUPPORTED, "compute int8: oneDNN has no kernel for it on this CPU (%s)",
                        cpu_name());
     if (compute == PD_COMPUTE_BF16 && !bf16)

@@ -8,11 +8,14 @@ typedef struct pd_choice {
     pd_number_kind quantised; // products with constant weights of a block type
     pd_number_kind floating;  // with other constant weights
     pd_number_kind changing;  // with weights that change, and attention: f32 or bf16
-    pd_int8_range range;
-    bool useless; // there are no kernels at all
+    pd_int8_range range;      // int8
+    int64_t group;            // inner numbers that share a scale, of integers
+    bool useless;             // there are no kernels at all
     char description[64];
 } pd_choice;
 
 // PD_ERR_UNSUPPORTED: the CPU cannot do what was asked for; *choice is then the best it can. `err` says what
 // it lacks.
-pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, pd_choice *choice, pd_error *err);
+// eight_bits: PD_COMPUTE_INT8 in eight bits, also where the CPU is as fast in sixteen.
+pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, bool eight_bits, pd_choice *choice,
+                    pd_error *err);

@@ -60,7 +60,8 @@ __attribute__((format(printf, 3, 4))) static void say(const pd_lowering *lowerin
 
 static pd_status choose(pd_lowering *lowering, pd_error *err) {
     pd_error lack;
-    const pd_status status = pd_choose(lowering->cache, lowering->params.compute, &lowering->choice, &lack);
+    const pd_status status = pd_choose(lowering->cache, lowering->params.compute, lowering->params.eight_bits,
+                                       &lowering->choice, &lack);
     if (status == PD_OK) return PD_OK;
     if (lowering->params.strict || status != PD_ERR_UNSUPPORTED)
         return pd_fail(err, status, "%s", lack.message);
@@ -180,8 +181,8 @@ static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd
         const pd_number_kind kind = kind_of(lowering, node);
         if (!wants_packing(node, kind)) continue;
         pd_packed *packed;
-        const pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind, PD_INT8_GROUP,
-                                              lowering->choice.range, &packed, err);
+        const pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind,
+                                              lowering->choice.group, lowering->choice.range, &packed, err);
         if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) continue; // lower_product copes
         PD_TRY(status);
     }
@@ -318,7 +319,7 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd
     pd_lowering *lowering = lowered->lowering;
     const pd_number_kind kind = kind_of(lowering, node);
     const pd_packed *packed = find_packed(lowering, node, kind);
-    if (kind == PD_NUMBER_INT8 && !packed) return PD_OK; // there was no memory for it
+    if (pd_number_is_integer(kind) && !packed) return PD_OK; // there was no memory for it
     pd_product *product;
     const pd_status status = pd_product_create(lowering->cache, node, kind, packed, &product, err);
     if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) return PD_OK; // ggml computes it

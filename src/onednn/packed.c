@@ -1,5 +1,7 @@
 #include "onednn/packed.h"
 
+#include "onednn/int16.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,9 +31,15 @@ pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *sourc
     packed->range = range;
     packed->k = source->ne[0];
     packed->n = source->ne[1];
-    packed->group = kind == PD_NUMBER_INT8 && group > 0 && group < packed->k ? group : packed->k;
+    packed->group = pd_number_is_integer(kind) && group > 0 && group < packed->k ? group : packed->k;
     packed->n_groups = (packed->k + packed->group - 1) / packed->group;
     packed->n_panels = pd_panel_count(packed->n);
+    if (kind == PD_NUMBER_INT16) {
+        packed->panel_bytes =
+            pd_int16_panel_bytes(packed->k, packed->n_panels > 1 ? PD_PANEL_MOST : packed->n);
+        *out = packed;
+        return PD_OK;
+    }
     pd_status status = PD_OK;
     for (int i = 0; i < 4 && status == PD_OK; i++) {
         const int64_t panel = i & 1 ? packed->n_panels - 1 : 0, block = i & 2 ? packed->n_groups - 1 : 0;
@@ -62,7 +70,7 @@ void pd_packed_free(pd_gemm_cache *cache, pd_packed *packed) {
 }
 
 static size_t side_numbers(const pd_packed *packed) {
-    return packed->kind == PD_NUMBER_INT8 ? (size_t)(packed->n_groups * packed->n) : 0;
+    return pd_number_is_integer(packed->kind) ? (size_t)(packed->n_groups * packed->n) : 0;
 }
 
 size_t pd_packed_bytes(const pd_packed *packed) {
@@ -100,6 +108,25 @@ const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t gr
     return packed->like[(panel == packed->n_panels - 1) + 2 * (group == packed->n_groups - 1)];
 }
 
+// A panel in int16.h's layout.
+static void fill_int16_panel(pd_packed *packed, pd_worker *worker, int64_t panel) {
+    const struct ggml_tensor *source = packed->source;
+    const int64_t k = packed->k, columns = pd_panel_columns(packed->n, panel), n_groups = packed->n_groups;
+    float *row = worker->panel, *scales = row + k;
+    int16_t *numbers = (int16_t *)(scales + n_groups);
+    int16_t *to = (int16_t *)(packed->data + (size_t)panel * packed->panel_bytes);
+    for (int64_t j = 0; j < columns; j++) {
+        const int64_t column = panel * PD_PANEL_COLUMNS + j;
+        pd_rows_to_f32(source->type, (const char *)source->data + (size_t)column * source->nb[1], row, k);
+        pd_rows_to_s16(row, numbers, scales, k, packed->group, PD_INT16_WEIGHT_MOST);
+        for (int64_t g = 0; g < n_groups; g++)
+            packed->scales[g * packed->n + column] = scales[g];
+        pd_int16_set_column(to, k, j, numbers);
+    }
+    for (int64_t j = columns; j % PD_INT16_COLUMNS != 0; j++)
+        pd_int16_set_column(to, k, j, NULL);
+}
+
 static void fill_panel(pd_packed *packed, pd_worker *worker, int64_t panel) {
     const struct ggml_tensor *source = packed->source;
     const int64_t k = packed->k, columns = pd_panel_columns(packed->n, panel), n_groups = packed->n_groups;
@@ -134,6 +161,10 @@ void pd_packed_fill(pd_packed *packed, pd_worker *worker) {
     for (;;) {
         const int64_t panel = atomic_fetch_add(&packed->next_panel, 1);
         if (panel >= packed->n_panels) return;
-        fill_panel(packed, worker, panel);
+        if (packed->kind == PD_NUMBER_INT16) {
+            fill_int16_panel(packed, worker, panel);
+        } else {
+            fill_panel(packed, worker, panel);
+        }
     }
 }

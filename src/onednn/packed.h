@@ -31,16 +31,16 @@ typedef struct pd_packed {
     const void *key;                  // its data, type and row: what it is known by
     enum ggml_type type;
     size_t row_bytes;
-    pd_number_kind kind;    // bf16 or int8
+    pd_number_kind kind;    // bf16, int8 or int16
     pd_int8_range range;    // int8
     int64_t k, n;           // inner dimension, columns
-    int64_t group;          // inner numbers that share a scale; k but for int8
+    int64_t group;          // inner numbers that share a scale; k but for integers
     int64_t n_groups;       // of them, the last maybe smaller
     int64_t n_panels;       // pd_panel_count(n)
-    const pd_gemm *like[4]; // layout of a block: [last panel + 2 · last group]
+    const pd_gemm *like[4]; // layout of a block: [last panel + 2 · last group]; int16: none
     size_t block_bytes, panel_bytes;
-    unsigned char *data; // [n_panels][n_groups] blocks
-    float *scales;       // int8: [n_groups][n]
+    unsigned char *data; // [n_panels][n_groups] blocks; int16: [n_panels], as int16.h has them
+    float *scales;       // integers: [n_groups][n]
     int32_t *sums;       // int8: [n_groups][n]
     bool ready;
     atomic_int next_panel; // while packing

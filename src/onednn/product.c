@@ -1,5 +1,7 @@
 #include "onednn/product.h"
 
+#include "onednn/int16.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,10 +31,12 @@ static int64_t ceiling(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// Chunks of about `longest` rows, alike but for the last, in sizes that prompts of many lengths share.
+// Chunks of about `longest` rows, alike but for the last, in sizes that prompts of many lengths share, or
+// that the int16 kernel fills.
 static void cut_rows(pd_product *p, int64_t longest) {
     const int64_t n = ceiling(p->m, longest);
-    p->chunk = ceiling(ceiling(p->m, n), CHUNK_GRAIN) * CHUNK_GRAIN;
+    const int64_t grain = p->kind == PD_NUMBER_INT16 ? PD_INT16_ROWS : CHUNK_GRAIN;
+    p->chunk = ceiling(ceiling(p->m, n), grain) * grain;
     if (p->chunk > p->m) p->chunk = p->m;
     p->n_chunks = ceiling(p->m, p->chunk);
 }
@@ -96,6 +100,7 @@ static void plan_weights(pd_product *p, const struct ggml_tensor *weights) {
 static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggml_tensor *node,
                            pd_error *err) {
     const bool int8 = p->kind == PD_NUMBER_INT8;
+    if (p->kind == PD_NUMBER_INT16) return PD_OK; // has a kernel of its own
     for (int i = 0; i < 8; i++) {
         const int64_t chunk = i & 1 ? p->n_chunks - 1 : 0, panel = i & 2 ? p->n_panels - 1 : 0,
                       group = i & 4 ? p->n_groups - 1 : 0;
@@ -228,9 +233,30 @@ static void run_int8(const pd_product *p, pd_worker *worker, const task *t, cons
     }
 }
 
+static void run_int16(const pd_product *p, const task *t, const void *activations) {
+    const int64_t first_row = t->chunk * p->chunk, first = t->panel * PD_PANEL_COLUMNS;
+    pd_int16_multiply(
+        &(pd_int16_product){.rows = chunk_rows(p, t->chunk),
+                            .columns = pd_panel_columns(p->n, t->panel),
+                            .k = p->k,
+                            .source = (const int16_t *)t->source,
+                            .source_stride = p->source_stride_m,
+                            .source_scales = pd_activations_scales(&p->activations, activations, t->batch) +
+                                             first_row * p->n_groups,
+                            .panel = (const int16_t *)pd_packed_block(p->packed, t->panel, 0),
+                            .panel_scales = p->packed->scales + first,
+                            .panel_scales_stride = p->n,
+                            .destination = (float *)t->destination,
+                            .destination_stride = (int64_t)(t->row_bytes / sizeof(float))});
+}
+
 static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, const void *source) {
     if (p->packed && p->kind == PD_NUMBER_INT8) {
         run_int8(p, worker, t, source);
+        return;
+    }
+    if (p->kind == PD_NUMBER_INT16) {
+        run_int16(p, t, source);
         return;
     }
     const int last_chunk = t->chunk == p->n_chunks - 1, last_panel = t->panel == p->n_panels - 1;

@@ -93,6 +93,16 @@ static int32_t round_to_s8(const float *restrict from, int8_t *restrict to, floa
     return sum;
 }
 
+PD_CLONES
+static void round_to_s16(const float *restrict from, int16_t *restrict to, float inverse, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const float rounded = from[i] * inverse + rounder;
+        int32_t bits;
+        memcpy(&bits, &rounded, sizeof bits);
+        to[i] = (int16_t)(uint16_t)bits;
+    }
+}
+
 // What a group's numbers are multiplied by, and the scale that undoes it. A group that holds an infinity or
 // NaN has NaN for a scale: the product must show it.
 static float choose_scale(const float *from, int64_t n, int32_t limit, float *scale) {
@@ -133,6 +143,14 @@ void pd_rows_to_s8(const float *from, int8_t *to, float *scales, int32_t *sums, 
         } else {
             sums[g] = round_to_s8(from + start, to + start, inverse, count);
         }
+    }
+}
+
+void pd_rows_to_s16(const float *from, int16_t *to, float *scales, int64_t n, int64_t group, int32_t most) {
+    for (int64_t start = 0; start < n; start += group) {
+        const int64_t count = n - start < group ? n - start : group;
+        const float inverse = choose_scale(from + start, count, most, &scales[start / group]);
+        round_to_s16(from + start, to + start, inverse, count);
     }
 }
 

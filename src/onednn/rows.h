@@ -1,4 +1,4 @@
-// Rows of numbers on their way into a matrix product: f32, bf16, or eight bits with a scale.
+// Rows of numbers on their way into a matrix product: f32, bf16, or integers with a scale.
 #pragma once
 
 #include <ggml.h>
@@ -6,12 +6,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// How a product multiplies. Sums are f32 (int8: exact s32 within a group).
-typedef enum pd_number_kind { PD_NUMBER_F32, PD_NUMBER_BF16, PD_NUMBER_INT8 } pd_number_kind;
+// How a product multiplies. Sums are f32 (integers: exact s32 within a group).
+typedef enum pd_number_kind { PD_NUMBER_F32, PD_NUMBER_BF16, PD_NUMBER_INT8, PD_NUMBER_INT16 } pd_number_kind;
+
+static inline bool pd_number_is_integer(pd_number_kind kind) {
+    return kind == PD_NUMBER_INT8 || kind == PD_NUMBER_INT16;
+}
 
 // Bytes of one number.
 static inline size_t pd_number_bytes(pd_number_kind kind) {
-    return kind == PD_NUMBER_F32 ? sizeof(float) : kind == PD_NUMBER_BF16 ? 2 : 1;
+    return kind == PD_NUMBER_F32 ? sizeof(float) : kind == PD_NUMBER_INT8 ? 1 : 2;
 }
 
 // How far eight-bit numbers go. Activations are stored with `zero` added, for the CPU's instructions want one
@@ -40,6 +44,8 @@ void pd_rows_to_u8(const float *from, uint8_t *to, float *scales, int64_t n, int
 // sums[g], the sum of the group's eight-bit numbers.
 void pd_rows_to_s8(const float *from, int8_t *to, float *scales, int32_t *sums, int64_t n, int64_t group,
                    pd_int8_range range);
+// n numbers in groups to sixteen bits: to[i] = round(from[i] / scale) with scales[g] = max |group| / most.
+void pd_rows_to_s16(const float *from, int16_t *to, float *scales, int64_t n, int64_t group, int32_t most);
 // destination[j] (+)= activation_scale · weight_scales[j] · (products[j] − zero · sums[j]): what exact
 // products of eight-bit numbers mean, for n columns of a row; adds when `accumulate`.
 void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,

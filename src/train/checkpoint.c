@@ -105,17 +105,60 @@ pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *er
     return status;
 }
 
-static pd_status remove_oldest(const pd_checkpoint_params *params, pd_error *err) {
+// Takes a checkpoint out of its name, so that no half of it is ever seen, and removes it.
+static pd_status remove_checkpoint(const char *output_dir, int64_t step, pd_error *err) {
+    char *path = checkpoint_path(output_dir, "checkpoint-%lld", step);
+    char *removed = checkpoint_path(output_dir, ".checkpoint-%lld.removed.tmp", step);
+    pd_status status =
+        path && removed ? remove_folder(removed, err) : pd_fail_memory(err, strlen(output_dir), "a path");
+    if (status == PD_OK) {
+        if (rename(path, removed) == 0) {
+            status = remove_folder(removed, err);
+        } else if (errno != ENOENT) {
+            status = fail_path(err, path, "cannot remove");
+        }
+    }
+    free(removed);
+    free(path);
+    return status;
+}
+
+pd_status pd_checkpoint_remove(const char *output_dir, int32_t keep, pd_error *err) {
     int64_t *steps = NULL;
     size_t n = 0;
-    if (params->keep <= 0) return PD_OK;
-    pd_status status = list_steps(params->output_dir, &steps, &n, err);
-    for (size_t i = 0; status == PD_OK && i + (size_t)params->keep < n; i++) {
-        char *path = checkpoint_path(params->output_dir, "checkpoint-%lld", steps[i]);
-        status = path ? remove_folder(path, err) : pd_fail_memory(err, 64, "a path");
+    pd_status status = list_steps(output_dir, &steps, &n, err);
+    for (size_t i = 0; status == PD_OK && i + (size_t)keep < n; i++)
+        status = remove_checkpoint(output_dir, steps[i], err);
+    free(steps);
+    return status;
+}
+
+static bool ends_with(const char *text, const char *end) {
+    const size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+pd_status pd_checkpoint_clean(const char *output_dir, pd_error *err) {
+    DIR *folder = opendir(output_dir);
+    if (!folder) return fail_path(err, output_dir, "cannot open");
+    pd_status status = PD_OK;
+    for (struct dirent *entry; status == PD_OK && (entry = readdir(folder));) {
+        const char *name = entry->d_name;
+        const bool is_folder = strncmp(name, ".checkpoint-", sizeof ".checkpoint-" - 1) == 0;
+        const bool is_file = strncmp(name, "model.gguf.", sizeof "model.gguf." - 1) == 0 ||
+                             strncmp(name, "mmproj.gguf.", sizeof "mmproj.gguf." - 1) == 0;
+        if (!ends_with(name, ".tmp") || !(is_folder || is_file)) continue;
+        char *path = join(output_dir, name);
+        if (!path) {
+            status = pd_fail_memory(err, strlen(output_dir), "a path");
+        } else if (is_folder) {
+            status = remove_folder(path, err);
+        } else if (unlink(path) != 0 && errno != ENOENT) {
+            status = fail_path(err, path, "cannot remove");
+        }
         free(path);
     }
-    free(steps);
+    closedir(folder);
     return status;
 }
 
@@ -233,6 +276,25 @@ pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *f
     return export_one(params, &params->weights->vision_file, folder, "mmproj.gguf", err);
 }
 
+// A step whose weights left the range of f32 shows in the next step's loss: it must not be kept as a good
+// one.
+static pd_status check_numbers(const pd_parameters *parameters, int64_t step, pd_error *err) {
+    for (size_t i = 0; i < 3 * parameters->n; i++) {
+        const struct ggml_tensor *t = part_of(&parameters->all[i / 3], i % 3);
+        const float *numbers = t->data;
+        const int64_t n = ggml_nelements(t);
+        float zeros = 0.0F; // 0 · x is NaN for NaN and infinities
+        for (int64_t j = 0; j < n; j++)
+            zeros += 0.0F * numbers[j];
+        if (zeros == 0.0F) continue;
+        return pd_fail(
+            err, PD_ERR_BACKEND,
+            "step %lld: %s%s: expected numbers, found infinities or NaN (the last checkpoint stays)",
+            (long long)step, t->name, suffixes[i % 3]);
+    }
+    return PD_OK;
+}
+
 static pd_status fill_folder(const pd_checkpoint_params *params, const pd_checkpoint_run *run,
                              const char *folder, pd_error *err) {
     PD_TRY(remove_folder(folder, err));
@@ -248,12 +310,14 @@ static pd_status fill_folder(const pd_checkpoint_params *params, const pd_checkp
 
 pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkpoint_run *run,
                              pd_error *err) {
+    PD_TRY(check_numbers(params->parameters, run->step, err));
     char *path = checkpoint_path(params->output_dir, "checkpoint-%lld", run->step);
     char *temporary = checkpoint_path(params->output_dir, ".checkpoint-%lld.tmp", run->step);
     pd_status status = path && temporary ? PD_OK : pd_fail_memory(err, strlen(params->output_dir), "a path");
     if (status == PD_OK) {
         status = fill_folder(params, run, temporary, err);
-        if (status == PD_OK) status = remove_folder(path, err); // of a run before this one
+        // one of this name is of a run that was resumed from an older checkpoint
+        if (status == PD_OK) status = remove_checkpoint(params->output_dir, run->step, err);
         if (status == PD_OK && rename(temporary, path) != 0) status = fail_path(err, path, "cannot create");
         if (status == PD_OK) {
             sync_folder(params->output_dir);
@@ -263,5 +327,6 @@ pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkp
     }
     free(temporary);
     free(path);
-    return status == PD_OK ? remove_oldest(params, err) : status;
+    if (status != PD_OK || params->keep <= 0) return status;
+    return pd_checkpoint_remove(params->output_dir, params->keep, err);
 }

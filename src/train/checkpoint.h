@@ -1,9 +1,8 @@
 // Checkpoints: folders "checkpoint-N" of a run's output folder, N optimiser steps, each written under another
 // name and renamed when it is whole.
 //
-//     model.gguf, mmproj.gguf  the weights, for pdrop run and llama.cpp (export.h); a file that training does
-//     not
-//                              change is left out
+//     model.gguf, mmproj.gguf  the weights, for pdrop run and llama.cpp (export.h); a file that training
+//                              does not change is left out
 //     state.gguf               parameters, Adam's moments and the position, in f32: what resuming needs
 #pragma once
 
@@ -23,12 +22,17 @@ typedef struct pd_checkpoint_params {
     int32_t keep;        // the newest so many; 0: all
 } pd_checkpoint_params;
 
+// PD_ERR_BACKEND, and nothing written, when a parameter is no longer a number.
 pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkpoint_run *run, pd_error *err);
 // The exported files alone, into the output folder itself: the end of a run.
 pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *folder, pd_error *err);
 
 // The newest checkpoint of an output folder: its path, malloc'd; NULL when there is none.
 pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *err);
+// Removes all checkpoints but the newest `keep`.
+pd_status pd_checkpoint_remove(const char *output_dir, int32_t keep, pd_error *err);
+// Removes what runs that were killed while they saved have left half-written.
+pd_status pd_checkpoint_clean(const char *output_dir, pd_error *err);
 // Fills the parameters and their moments, and *run. PD_ERR_FORMAT names the first parameter that is missing
 // or of another shape: a checkpoint of another geometry, or of a run that trains something else.
 pd_status pd_checkpoint_load(const char *path, const pd_parameters *parameters, pd_checkpoint_run *run,

@@ -20,7 +20,7 @@ void pd_optimizer_free(pd_optimizer *optimizer);
 
 // The norm of all gradients together. The same for the same number of threads.
 pd_status pd_optimizer_gradient_norm(pd_optimizer *optimizer, double *norm, pd_error *err);
-// One step; the gradients are zero afterwards.
+// One step, whole even when it is cancelled; the gradients are zero afterwards.
 //     w ← w (1 − lr λ);  m ← β₁ m + (1 − β₁) g;  v ← β₂ v + (1 − β₂) g²
 //     w ← w − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
 pd_status pd_optimizer_step(pd_optimizer *optimizer, const pd_adamw_params *params, pd_error *err);

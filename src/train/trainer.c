@@ -4,13 +4,13 @@
 #include "train/checkpoint.h"
 #include "train/loader.h"
 #include "train/optimizer.h"
+#include "train/output_folder.h"
 #include "train/step.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 void pd_train_params_default(pd_train_params *params) {
@@ -49,11 +49,14 @@ typedef struct {
     pd_lowering *lowering;
     pd_step *step;
     pd_optimizer *optimizer;
+    int output_folder; // the first rank's hold on it; −1: none
     pd_checkpoint_params checkpoint;
     pd_checkpoint_run run;
-    pd_train_sample *samples;         // [accumulation * batch]: a step's, of this rank
+    pd_train_sample *samples;         // [share]: a step's, of this rank
+    int32_t share;                    // most samples of a step that are this rank's
     int32_t *counts;                  // [accumulation]: of every micro-batch
     int64_t n_steps, n_warmup, saved; // saved: the newest checkpoint's step; −1: none of this process
+    double sync_ms;
     pd_train_report report;
 } trainer;
 
@@ -75,9 +78,11 @@ static bool is_first(const trainer *t) {
 // ---- set-up ------------------------------------------------------------------------------------------------
 
 static pd_status check(const pd_train_params *p, pd_error *err) {
-    if (!p->model_name_or_path || !p->vision_tower || !p->data_path || !p->output_dir)
+    if (!p->model_name_or_path || !p->data_path || !p->output_dir)
+        return pd_fail(err, PD_ERR_ARGUMENT, "expected a model, data and an output folder to train");
+    if ((p->tune_mm_mlp_adapter || p->unfreeze_mm_vision_tower) && !p->vision_tower)
         return pd_fail(err, PD_ERR_ARGUMENT,
-                       "expected a model, a vision tower, data and an output folder to train");
+                       "tune_mm_mlp_adapter and unfreeze_mm_vision_tower: expected a vision tower");
     if (p->tune_mm_mlp_adapter && (p->lora_enable || p->unfreeze_mm_vision_tower || p->freeze_mm_mlp_adapter))
         return pd_fail(err, PD_ERR_ARGUMENT,
                        "tune_mm_mlp_adapter trains the projector alone (expected neither lora_enable, "
@@ -109,9 +114,19 @@ static pd_trainable trainable(const pd_train_params *p) {
     return wanted;
 }
 
+// How many threads this rank computes with; 0: the backend's choice.
+static int32_t threads(const trainer *t) {
+    const int32_t idle = pd_ranks_idle_cores(t->params->ranks);
+    if (t->params->n_threads > 0) return t->params->n_threads;
+    if (idle > 0 && is_first(t))
+        say(t, PD_LOG_WARNING, "cores left idle, bound to no rank: %d (see mpirun's --bind-to)", idle);
+    return pd_ranks_threads(t->params->ranks);
+}
+
 static pd_status open_model(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
-    PD_TRY(pd_backend_create(pd_device_cpu(), p->n_threads, p->cancel, &t->backend, err));
+    const int32_t n_threads = threads(t);
+    PD_TRY(pd_backend_create(pd_device_cpu(), n_threads, p->cancel, &t->backend, err));
     PD_TRY(pd_weights_load(p->model_name_or_path, p->vision_tower, pd_device_cpu(), &t->weights, err));
     t->has_weights = true;
     PD_TRY(pd_policy_check(&p->policy, t->weights.decoder.h.n_layers, err));
@@ -120,8 +135,10 @@ static pd_status open_model(trainer *t, pd_error *err) {
     PD_TRY(pd_parameters_create(&wanted, &t->backend, &t->weights, &t->parameters, err));
     if (t->parameters.n == 0)
         return pd_fail(err, PD_ERR_ARGUMENT, "nothing is trained: everything is frozen");
-    const pd_lowering_params lowering = {
-        .compute = p->compute, .strict = p->compute_strict, .log = p->log, .log_user = p->log_user};
+    const pd_lowering_params lowering = {.compute = p->compute,
+                                         .strict = p->compute_strict,
+                                         .log = is_first(t) ? p->log : NULL,
+                                         .log_user = p->log_user};
     PD_TRY(pd_lowering_create(&lowering, &t->lowering, err));
     const pd_step_params step = {.weights = &t->weights,
                                  .parameters = &t->parameters,
@@ -143,6 +160,10 @@ static void plan(trainer *t) {
              (unsigned long long)p->seed, t->sampler.n_samples,
              t->sampler.batch_size * t->sampler.gradient_accumulation_steps * t->sampler.world_size,
              p->group_by_modality_length, (long long)t->n_steps, (long long)t->n_warmup);
+    if (p->lora_enable) {
+        const size_t used = strlen(t->run.order);
+        snprintf(t->run.order + used, sizeof t->run.order - used, ", lora_alpha %g", (double)p->lora_alpha);
+    }
 }
 
 static pd_status open_data(trainer *t, pd_error *err) {
@@ -157,10 +178,12 @@ static pd_status open_data(trainer *t, pd_error *err) {
                               .gradient_accumulation_steps = accumulation,
                               .world_size = pd_ranks_count(p->ranks)};
     PD_TRY(pd_sampler_check(&t->sampler, err));
-    const size_t n = (size_t)batch * (size_t)accumulation;
-    t->samples = calloc(n, sizeof *t->samples);
+    const int64_t share = (int64_t)batch * accumulation; // no step has more samples than an epoch
+    t->share = share < t->sampler.n_samples ? (int32_t)share : t->sampler.n_samples;
+    t->samples = calloc((size_t)t->share, sizeof *t->samples);
     t->counts = calloc((size_t)accumulation, sizeof *t->counts);
-    if (!t->samples || !t->counts) return pd_fail_memory(err, n * sizeof *t->samples, "a step's samples");
+    if (!t->samples || !t->counts)
+        return pd_fail_memory(err, (size_t)t->share * sizeof *t->samples, "a step's samples");
     plan(t);
     return PD_OK;
 }
@@ -178,30 +201,56 @@ static pd_status resume(trainer *t, pd_error *err) {
     return PD_OK;
 }
 
+// Rows of a sample: no more than the model has positions for.
+static int32_t max_length(const trainer *t) {
+    const int32_t wanted = t->params->model_max_length, most = t->weights.decoder.h.n_ctx_train;
+    if (wanted <= most) return wanted;
+    if (is_first(t))
+        say(t, PD_LOG_INFO, "samples are cut off at the model's context of %d (model_max_length is %d)", most,
+            wanted);
+    return most;
+}
+
+// How the model wants pictures, and whether there are any for a run that trains on nothing else.
+static pd_status check_pictures(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    bool found = !p->tune_mm_mlp_adapter;
+    for (int32_t i = 0; i < t->sampler.n_samples && !found; i++)
+        found = pd_dataset_length(t->dataset, i) > 0;
+    if (!found)
+        return pd_fail(err, PD_ERR_FORMAT, "%s: expected records with pictures, for tune_mm_mlp_adapter",
+                       p->data_path);
+    if (!t->weights.has_vision) return PD_OK;
+    t->preprocess = pd_encode_preprocess_params(&t->weights.vision.h, p->image_aspect_ratio);
+    if (p->image_aspect_ratio == PD_ASPECT_ANYRES && t->preprocess.n_pinpoints == 0)
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "image_aspect_ratio anyres: expected an mmproj with clip.vision.image_grid_pinpoints");
+    return PD_OK;
+}
+
 static pd_status open_loader(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
     const pd_conversation *conversation = NULL;
     PD_TRY(pd_conversation_find(p->version, &conversation, err));
-    t->preprocess = pd_encode_preprocess_params(&t->weights.vision.h, p->image_aspect_ratio);
+    PD_TRY(check_pictures(t, err));
     int64_t position = 0;
     int32_t count = 0;
     pd_sampler_batch(&t->sampler, pd_ranks_index(p->ranks), t->run.step, 0, &position, &count);
-    const int32_t a_step = t->sampler.batch_size * t->sampler.gradient_accumulation_steps;
     const int32_t cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
     const int32_t workers = p->dataloader_num_workers > 0 ? p->dataloader_num_workers : 1 + cores / 4;
     const pd_loader_params params = {.sample = {.dataset = t->dataset,
                                                 .image_folder = p->image_folder,
-                                                .preprocess = &t->preprocess,
+                                                .preprocess = t->weights.has_vision ? &t->preprocess : NULL,
                                                 .labels = {.tokenizer = t->tokenizer,
                                                            .conversation = conversation,
                                                            .legacy = p->legacy_tokenizer,
-                                                           .model_max_length = p->model_max_length}},
+                                                           .model_max_length = max_length(t)}},
                                      .sampler = t->sampler,
                                      .rank = pd_ranks_index(p->ranks),
                                      .position = position,
                                      .n_threads =
                                          workers < PD_LOADER_MAX_THREADS ? workers : PD_LOADER_MAX_THREADS,
-                                     .n_ahead = a_step < INT32_MAX / 2 ? 2 * a_step : a_step,
+                                     .n_ahead = t->share < INT32_MAX / 2 ? 2 * t->share : t->share,
                                      .skip_bad_images = p->skip_bad_images,
                                      .skip_bad_samples = p->skip_bad_samples,
                                      .cancel = p->cancel,
@@ -210,29 +259,49 @@ static pd_status open_loader(trainer *t, pd_error *err) {
     return pd_loader_create(&params, &t->loader, err);
 }
 
+// What is there of earlier runs: leftovers go; checkpoints belong to the run that goes on from them.
+static pd_status clear_output(const pd_train_params *p, pd_error *err) {
+    char *newest = NULL;
+    PD_TRY(pd_checkpoint_clean(p->output_dir, err));
+    if (p->resume_from_checkpoint) return PD_OK;
+    if (p->overwrite_output_dir) return pd_checkpoint_remove(p->output_dir, 0, err);
+    PD_TRY(pd_checkpoint_newest(p->output_dir, &newest, err));
+    if (!newest) return PD_OK;
+    free(newest);
+    return pd_fail(err, PD_ERR_ARGUMENT,
+                   "%s: holds an earlier run's checkpoints (expected resume, overwrite_output_dir or another "
+                   "output_dir)",
+                   p->output_dir);
+}
+
 static pd_status make_output(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
-    if (mkdir(p->output_dir, 0777) != 0) {
-        struct stat status;
-        if (stat(p->output_dir, &status) != 0 || !S_ISDIR(status.st_mode))
-            return pd_fail(err, PD_ERR_IO, "%s: cannot make the output folder", p->output_dir);
-    }
     t->checkpoint = (pd_checkpoint_params){.output_dir = p->output_dir,
                                            .weights = &t->weights,
                                            .parameters = &t->parameters,
                                            .type = p->save_type,
                                            .keep = p->save_total_limit};
     t->saved = -1;
-    return PD_OK;
+    if (!is_first(t)) return PD_OK;
+    PD_TRY(pd_output_folder_open(p->output_dir, &t->output_folder, err));
+    return clear_output(p, err);
 }
 
 static pd_status open_all(trainer *t, pd_error *err) {
     PD_TRY(check(t->params, err));
+    PD_TRY(make_output(t, err));
     PD_TRY(open_data(t, err));
     PD_TRY(open_model(t, err));
     PD_TRY(resume(t, err));
-    PD_TRY(open_loader(t, err));
-    return make_output(t, err);
+    return open_loader(t, err);
+}
+
+// Started with other arguments, or before other files, ranks would train something that is no one's run.
+static pd_status compare_ranks(const trainer *t, pd_error *err) {
+    char text[sizeof t->run.order + 96];
+    snprintf(text, sizeof text, "%s, after step %lld, %lld parameters in %zu tensors", t->run.order,
+             (long long)t->run.step, (long long)pd_parameters_count(&t->parameters), t->parameters.n);
+    return pd_ranks_compare(t->params->ranks, "this rank's run", text, err);
 }
 
 static void close_all(trainer *t) {
@@ -247,11 +316,24 @@ static void close_all(trainer *t) {
     pd_tokenizer_free(t->tokenizer);
     pd_dataset_free(t->dataset);
     if (t->backend.cpu) pd_backend_free(&t->backend);
+    if (t->output_folder >= 0) close(t->output_folder);
     free(t->samples);
     free(t->counts);
 }
 
 // ---- a step ------------------------------------------------------------------------------------------------
+
+static bool cancelled(const trainer *t) {
+    return t->params->cancel && atomic_load(t->params->cancel);
+}
+
+// pd_ranks_agree, timed: how long the others are waited for.
+static pd_status agree(trainer *t, pd_status status, pd_error *err) {
+    const double start = pd_now_ms();
+    status = pd_ranks_agree(t->params->ranks, status, err);
+    t->sync_ms += pd_now_ms() - start;
+    return status;
+}
 
 static void free_samples(trainer *t, int32_t n) {
     for (int32_t i = 0; i < n; i++)
@@ -272,7 +354,16 @@ static pd_status load_samples(trainer *t, int32_t *n, pd_error *err) {
 }
 
 // Sums over the ranks: what a step's report is made of.
-enum { SUM_LOSS, SUM_LABELS, SUM_ROWS, SUM_IMAGE_ROWS, SUM_IMAGE_ROWS_MEAN, SUMS };
+enum {
+    SUM_LOSS,
+    SUM_ROWS,
+    SUM_IMAGE_ROWS,
+    SUM_IMAGE_ROWS_MEAN,
+    SUM_BAD_IMAGES,
+    SUM_BAD_SAMPLES,
+    SUM_TRUNCATED,
+    SUMS
+};
 
 static pd_status add_gradients(trainer *t, double n_labels, double *sums, pd_error *err) {
     const pd_train_sample *samples = t->samples;
@@ -320,43 +411,47 @@ static pd_status optimise(trainer *t, pd_error *err) {
 
 static pd_status compute_step(trainer *t, int32_t n, pd_error *err) {
     pd_ranks *ranks = t->params->ranks;
-    double n_labels = 0.0, sums[SUMS] = {0.0};
+    const pd_loader_stats stats = pd_loader_get_stats(t->loader);
+    double n_labels = 0.0, sums[SUMS] = {[SUM_BAD_IMAGES] = (double)stats.bad_images,
+                                         [SUM_BAD_SAMPLES] = (double)stats.bad_samples,
+                                         [SUM_TRUNCATED] = (double)stats.truncated};
     for (int32_t i = 0; i < n; i++)
         n_labels += pd_sample_n_labels(&t->samples[i]);
     PD_TRY(pd_ranks_sum(ranks, &n_labels, 1, err));
-    pd_status status = add_gradients(t, n_labels, sums, err);
-    PD_TRY(pd_ranks_agree(ranks, status, err));
-    sums[SUM_LABELS] = n_labels;
+    PD_TRY(agree(t, add_gradients(t, n_labels, sums, err), err));
+    const double start = pd_now_ms();
     PD_TRY(pd_ranks_sum_gradients(ranks, &t->parameters, err));
-    PD_TRY(pd_ranks_sum(ranks, sums, SUM_LABELS, err)); // labels are summed already
-    PD_TRY(pd_ranks_sum(ranks, sums + SUM_ROWS, SUMS - SUM_ROWS, err));
+    PD_TRY(pd_ranks_sum(ranks, sums, SUMS, err));
+    t->sync_ms += pd_now_ms() - start;
     t->report.loss = n_labels > 0.0 ? sums[SUM_LOSS] / n_labels : 0.0;
     t->report.n_labels = (int64_t)n_labels;
     t->report.n_rows = (int64_t)sums[SUM_ROWS];
     t->report.n_image_rows = (int64_t)sums[SUM_IMAGE_ROWS];
     t->report.image_rows_mean = sums[SUM_IMAGE_ROWS_MEAN];
-    return optimise(t, err);
+    t->report.bad_images = (int64_t)sums[SUM_BAD_IMAGES];
+    t->report.bad_samples = (int64_t)sums[SUM_BAD_SAMPLES];
+    t->report.truncated = (int64_t)sums[SUM_TRUNCATED];
+    return agree(t, optimise(t, err), err);
 }
 
 static void finish_report(trainer *t, double start_ms, double loaded_ms) {
-    const pd_loader_stats stats = pd_loader_get_stats(t->loader);
     pd_train_report *r = &t->report;
     r->step = t->run.step;
     r->epoch = (double)t->run.step / (double)pd_sampler_steps_per_epoch(&t->sampler);
     r->step_ms = pd_now_ms() - start_ms;
     r->wait_ms = loaded_ms - start_ms;
-    r->bad_images = stats.bad_images;
-    r->bad_samples = stats.bad_samples;
-    r->truncated = stats.truncated;
+    r->sync_ms = t->sync_ms;
     r->graph_bytes = pd_step_bytes(t->step);
 }
 
 static pd_status train_step(trainer *t, pd_error *err) {
     const double start = pd_now_ms();
     int32_t n = 0;
+    t->sync_ms = 0.0;
     pd_status status = load_samples(t, &n, err);
     const double loaded = pd_now_ms();
-    status = pd_ranks_agree(t->params->ranks, status, err);
+    if (status == PD_OK && cancelled(t)) status = pd_fail(err, PD_ERR_CANCELLED, "cancelled");
+    status = agree(t, status, err);
     if (status == PD_OK) status = compute_step(t, n, err);
     free_samples(t, n);
     PD_TRY(status);
@@ -387,10 +482,6 @@ static pd_status finish(trainer *t, pd_error *err) {
         is_first(t) ? pd_checkpoint_export(&t->checkpoint, t->params->output_dir, err) : PD_OK, err);
 }
 
-static bool cancelled(const trainer *t) {
-    return t->params->cancel && atomic_load(t->params->cancel);
-}
-
 // After a cancelled step the parameters are the last whole step's.
 static pd_status stop(trainer *t, pd_error *err) {
     if (t->run.step > t->report.first_step) PD_TRY(save(t, err));
@@ -409,7 +500,7 @@ static pd_status run(trainer *t, pd_error *err) {
     if (t->params->on_start) t->params->on_start(&t->report, t->params->user);
     while (t->run.step < t->n_steps) {
         const pd_status status = train_step(t, err);
-        if (status == PD_ERR_CANCELLED || (status == PD_OK && cancelled(t))) return stop(t, err);
+        if (status == PD_ERR_CANCELLED) return stop(t, err);
         PD_TRY(status);
         if (save_steps > 0 && t->run.step % save_steps == 0) PD_TRY(save(t, err));
     }
@@ -417,8 +508,9 @@ static pd_status run(trainer *t, pd_error *err) {
 }
 
 pd_status pd_train(const pd_train_params *params, pd_error *err) {
-    trainer t = {.params = params};
+    trainer t = {.params = params, .output_folder = -1};
     pd_status status = pd_ranks_agree(params->ranks, open_all(&t, err), err);
+    if (status == PD_OK) status = pd_ranks_agree(params->ranks, compare_ranks(&t, err), err);
     if (status == PD_OK) status = run(&t, err);
     close_all(&t);
     return status;

@@ -11,7 +11,7 @@ typedef struct pd_train_report pd_train_report;
 typedef struct pd_train_params {
     // Model and data.
     const char *model_name_or_path; // the text GGUF
-    const char *vision_tower;       // the mmproj GGUF
+    const char *vision_tower;       // the mmproj GGUF; NULL: text alone
     const char *version;            // conversation template: "plain", "v1", …
     const char *data_path;
     const char *image_folder; // NULL: none
@@ -45,10 +45,11 @@ typedef struct pd_train_params {
     int32_t save_steps;       // 0: only at the end
     int32_t save_total_limit; // 0: all are kept
     enum ggml_type save_type;
+    bool overwrite_output_dir; // an earlier run's checkpoints are removed; otherwise an error, unless resumed
     const char *resume_from_checkpoint; // a checkpoint's folder; NULL: from the start
     pd_compute_type compute;
     bool compute_strict;
-    int32_t n_threads, dataloader_num_workers; // 0: as many as there are cores; a quarter of them
+    int32_t n_threads, dataloader_num_workers; // of a rank; 0: its share of the cores; a quarter of them
     pd_ranks *ranks;
     atomic_bool *cancel; // set: the step is left, a checkpoint of the last whole one is saved
     pd_log_callback log; // of this rank; NULL: silent
@@ -67,10 +68,11 @@ struct pd_train_report {
     double gradient_norm;                   // before clipping
     int64_t n_labels, n_rows, n_image_rows; // of the step; rows before the first layer
     double image_rows_mean;                 // live image rows, mean over the layers
-    double step_ms, wait_ms;                // wait_ms of it: for data
-    // Since the start of this process, and of the whole run.
+    // wait_ms of it for data, sync_ms for the other ranks and the sums over them
+    double step_ms, wait_ms, sync_ms;
+    // Since the start of this process.
     int64_t first_step;
-    int64_t bad_images, bad_samples, truncated;
+    int64_t bad_images, bad_samples, truncated; // records, once on every rank that met them; samples
     // Of the run.
     int64_t n_parameters, n_samples;
     const char *compute; // what computes the products
@@ -80,6 +82,7 @@ struct pd_train_report {
 // LLaVA-1.5's settings of its second phase.
 void pd_train_params_default(pd_train_params *params);
 
-// Runs to the end, and saves a checkpoint and the weights there. PD_ERR_CANCELLED after *cancel, with a
-// checkpoint saved. A loss that is not a number ends the run with PD_ERR_BACKEND; the last checkpoint stays.
+// Runs to the end, and saves a checkpoint and the weights there. PD_ERR_CANCELLED after *cancel of any rank,
+// with a checkpoint saved. A loss that is not a number ends the run with PD_ERR_BACKEND; the last checkpoint
+// stays. What one rank fails with, all return.
 pd_status pd_train(const pd_train_params *params, pd_error *err);

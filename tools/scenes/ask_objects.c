@@ -168,7 +168,8 @@ static bool ask_relation(const pd_scene *scene, int target, uint64_t *random, pd
     static const char *const answers[] = {"left", "right", "above", "below"};
     const int relation = target < 2 ? pd_pick(random, 4) : target - 2;
     const bool holds = target != 1;
-    int first[PD_MAX_ITEMS], second[PD_MAX_ITEMS];
+    int first[PD_MAX_ITEMS] = {0}, second[PD_MAX_ITEMS] = {0};
+    if (scene->n_items < 2) return false;
     pd_permutation(random, first, scene->n_items);
     pd_permutation(random, second, scene->n_items);
     for (int i = 0; i < scene->n_items * scene->n_items; i++) {

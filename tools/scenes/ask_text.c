@@ -14,7 +14,7 @@
 
 // Whether this text, a word or a number, is held out.
 static bool text_held_out(const char *text) {
-    if (text[0] >= '0' && text[0] <= '9') return pd_number_held_out(atoi(text));
+    if (text[0] >= '0' && text[0] <= '9') return pd_number_held_out((int)strtol(text, NULL, 10));
     for (int word = 0; word < pd_n_words(); word++) {
         if (strcmp(pd_word(word), text) == 0) return pd_word_held_out(word);
     }

@@ -34,13 +34,14 @@ int pd_draw_number(int low, int high, bool held_out, uint64_t *random) {
 // Puts an item of this diameter somewhere near the middle of its cell, so that there is no doubt about its
 // place.
 static void place(pd_item *item, int cell, double diameter, uint64_t *random) {
-    double slack = (cell_side - diameter) / 2 - 1;
+    double slack = (cell_side - 1.1 * diameter) / 2 - 1; // the points of a star reach beyond its circle
     if (slack > 13) slack = 13;
     if (slack < 0) slack = 0;
     item->cell = cell;
     item->diameter = diameter;
-    item->x = cell_side * (cell % 3 + 0.5) + pd_between(random, -slack, slack);
-    item->y = cell_side * (cell / 3 + 0.5) + pd_between(random, -slack, slack);
+    const int column = cell % 3, row = cell / 3;
+    item->x = cell_side * (column + 0.5) + pd_between(random, -slack, slack);
+    item->y = cell_side * (row + 0.5) + pd_between(random, -slack, slack);
 }
 
 static void draw_pair(pd_item *item, bool held_out, uint64_t *random) {

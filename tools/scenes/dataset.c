@@ -28,6 +28,7 @@ enum { WINDOW = 4096 }; // results that may wait for those before them
 typedef struct {
     const pd_dataset_options *options;
     const volatile bool *stop;
+    const pd_artwork *artwork; // NULL: no pictures are drawn
     bool tally;
     int64_t n;
     atomic_int_fast64_t next;
@@ -193,7 +194,7 @@ static void *work(void *argument) {
     job *j = argument;
     pd_canvas *canvas = NULL;
     pd_error err;
-    if (j->options->out && j->options->images && pd_canvas_create(j->options->size, &canvas, &err) != PD_OK) {
+    if (j->artwork && pd_canvas_create(j->options->size, j->artwork, &canvas, &err) != PD_OK) {
         give_up(j, &err);
         return NULL;
     }
@@ -333,8 +334,20 @@ pd_status pd_dataset_write(const pd_dataset_options *options, const volatile boo
     *summary = (pd_dataset_summary){0};
     const double start = now();
     pd_file_writer writer = {0};
-    if (options->out) PD_TRY(open_json(options, &writer, summary, err));
-    job j = {.options = options, .stop = stop, .tally = tally != NULL, .n = pd_n_samples(&options->samples)};
+    pd_artwork *artwork = NULL;
+    if (options->out && options->images) PD_TRY(pd_artwork_create(&artwork, err));
+    if (options->out) {
+        const pd_status opened = open_json(options, &writer, summary, err);
+        if (opened != PD_OK) {
+            pd_artwork_free(artwork);
+            return opened;
+        }
+    }
+    job j = {.options = options,
+             .stop = stop,
+             .artwork = artwork,
+             .tally = tally != NULL,
+             .n = pd_n_samples(&options->samples)};
     pthread_mutex_init(&j.lock, NULL);
     pthread_cond_init(&j.changed, NULL);
     j.results = calloc(WINDOW, sizeof *j.results);
@@ -343,6 +356,7 @@ pd_status pd_dataset_write(const pd_dataset_options *options, const volatile boo
     if (status == PD_OK) status = run(&j, &writer, tally, summary, err);
     if (status == PD_OK && options->out) status = pd_file_write(&writer, "\n]\n", 3, err);
     free(j.results);
+    pd_artwork_free(artwork);
     pthread_cond_destroy(&j.changed);
     pthread_mutex_destroy(&j.lock);
     if (status != PD_OK) {

@@ -14,8 +14,8 @@ static struct {
     int32_t kind, split, count, first, size, turns, threads;
     uint64_t seed;
     float text_only, held_out;
-    bool images, report, json;
-} flags = {.split = PD_SPLIT_TRAIN, .count = -1, .size = 224, .turns = 4, .held_out = -1, .images = true};
+    bool images, report, list_held_out, json;
+} flags = {.split = -1, .count = -1, .size = 224, .turns = 4, .held_out = -1, .images = true};
 
 static const pd_option option_table[] = {
     {.type = PD_OPTION_HEADING, .help = "what to write"},
@@ -52,6 +52,9 @@ static const pd_option option_table[] = {
     {PD_OPTION_FLAG, 0, "--report", NULL,
      "print the blind baseline: how far one gets without pictures; works without --out", &flags.report, 0, 0,
      NULL},
+    {PD_OPTION_FLAG, 0, "--list-held-out", NULL,
+     "print what training never sees, a line each, and exit: pairs of colour and shape, words, numbers",
+     &flags.list_held_out, 0, 0, NULL},
     {PD_OPTION_FLAG, 0, "--json", NULL, "print the summary as JSON", &flags.json, 0, 0, NULL},
     {.type = PD_OPTION_END},
 };
@@ -128,11 +131,11 @@ static pd_status parse_mix(const char *list, pd_sample_options *samples, pd_erro
     }
 }
 
-static pd_status set_options(pd_dataset_options *options, bool split_given, pd_error *err) {
+static pd_status set_options(pd_dataset_options *options, pd_error *err) {
     pd_sample_options *s = &options->samples;
     s->kind = (pd_kind)flags.kind;
     const bool training = s->kind <= PD_KIND_QUESTIONS;
-    s->split = training || split_given ? (pd_split)flags.split : PD_SPLIT_TEST;
+    s->split = flags.split >= 0 ? (pd_split)flags.split : training ? PD_SPLIT_TRAIN : PD_SPLIT_TEST;
     s->seed = flags.seed;
     s->first = flags.first;
     s->count = flags.count > 0 ? flags.count : s->kind == PD_KIND_EVAL ? 100 : training ? 1000 : PD_N_DEMOS;
@@ -218,12 +221,31 @@ static void print_summary(const pd_dataset_options *options, const pd_dataset_su
     printf(", %.1f s\n", summary->seconds);
 }
 
-static pd_status run(bool split_given, pd_error *err) {
+static void list_held_out(void) {
+    for (int color = 0; color < PD_N_COLORS; color++) {
+        for (int shape = 0; shape < PD_N_SHAPES; shape++) {
+            if (pd_pair_held_out(color, shape))
+                printf("%s %s\n", pd_colors[color].name, pd_shapes[shape].one);
+        }
+    }
+    for (int word = 0; word < pd_n_words(); word++) {
+        if (pd_word_held_out(word)) puts(pd_word(word));
+    }
+    for (int number = 0; number < 1000; number++) {
+        if (pd_number_held_out(number)) printf("%d\n", number);
+    }
+}
+
+static pd_status run(pd_error *err) {
     pd_dataset_options options = {0};
     pd_dataset_summary summary;
     pd_tally tally = {0};
     pd_blind_table table;
-    PD_TRY(set_options(&options, split_given, err));
+    if (flags.list_held_out) {
+        list_held_out();
+        return PD_OK;
+    }
+    PD_TRY(set_options(&options, err));
     pd_status status = pd_dataset_write(&options, &stop, flags.report ? &tally : NULL, &summary, err);
     if (status == PD_OK && flags.report) status = pd_blind(&tally, &options.samples, &table, err);
     pd_tally_free(&tally);
@@ -238,13 +260,6 @@ static pd_status run(bool split_given, pd_error *err) {
     return PD_OK;
 }
 
-static bool names_split(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
-        if (strncmp(argv[i], "--split", 7) == 0) return true;
-    }
-    return false;
-}
-
 int main(int argc, char **argv) {
     const pd_parsed parsed = pd_options_parse(&command, argc, argv);
     if (parsed != PD_PARSED_OK) return parsed == PD_PARSED_HELP ? PD_EXIT_OK : PD_EXIT_USAGE;
@@ -254,7 +269,7 @@ int main(int argc, char **argv) {
     sigaction(SIGHUP, &action, NULL);
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a write that fails
     pd_error err;
-    const pd_status status = run(names_split(argc, argv), &err);
+    const pd_status status = run(&err);
     if (status == PD_ERR_CANCELLED) {
         fputs("scenes: stopped; no JSON was written\n", stderr);
         return PD_EXIT_INTERRUPTED;

@@ -1,0 +1,173 @@
+#include "onerow/lower.h"
+
+#include "onerow/attention.h"
+#include "onerow/products.h"
+
+#include <ggml-backend.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Rows of a product that a thread takes at a time: some microseconds of work.
+enum { ROWS_AT_ONCE = 32 };
+
+// Tasks that the threads of a node take in turn. Who leaves last makes it ready for the next run.
+typedef struct {
+    atomic_int next, left;
+} task_queue;
+
+static bool take(task_queue *queue, int n_tasks, int nth, int *task) {
+    *task = atomic_fetch_add(&queue->next, 1);
+    if (*task < n_tasks) return true;
+    if (atomic_fetch_add(&queue->left, 1) + 1 == nth) {
+        atomic_store(&queue->left, 0);
+        atomic_store(&queue->next, 0);
+    }
+    return false;
+}
+
+typedef struct {
+    pd_onerow *lowered;
+    task_queue queue;
+    pd_onerow_attention attention;
+} step;
+
+struct pd_onerow {
+    struct ggml_context *ctx; // of the nodes added and the new graph
+    struct ggml_cgraph *graph;
+    step *steps;
+    size_t n_steps;
+    char *activations; // of each thread
+    size_t activation_bytes;
+    int32_t n_threads, n_lowered;
+};
+
+static bool is_product(const struct ggml_tensor *node) {
+    if (node->op != GGML_OP_MUL_MAT) return false;
+    const struct ggml_tensor *weights = node->src[0], *row = node->src[1];
+    if (!pd_onerow_can_multiply(weights->type) || row->type != GGML_TYPE_F32) return false;
+    return ggml_nrows(row) == 1 && ggml_is_contiguous(row) && ggml_is_contiguous(node) &&
+           weights->ne[2] == 1 && weights->ne[3] == 1 && weights->nb[0] == ggml_type_size(weights->type);
+}
+
+static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) {
+    step *s = user;
+    const struct ggml_tensor *weights = node->src[0];
+    char *activations = s->lowered->activations + (size_t)ith * s->lowered->activation_bytes;
+    const int64_t n_rows = weights->ne[1];
+    const int n_tasks = (int)((n_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE);
+    int task, next;
+    bool more = take(&s->queue, n_tasks, nth, &task);
+    // each thread converts for itself: that is shorter than to wait for another
+    if (more) pd_onerow_quantise(node->src[1]->data, activations, weights->ne[0]);
+    while (more) {
+        more = take(&s->queue, n_tasks, nth, &next);
+        const int64_t first = (int64_t)task * ROWS_AT_ONCE;
+        const int64_t end = first + ROWS_AT_ONCE < n_rows ? first + ROWS_AT_ONCE : n_rows;
+        pd_onerow_multiply(weights->type, weights->data, weights->nb[1], activations, weights->ne[0], first,
+                           end, more ? (int64_t)next * ROWS_AT_ONCE : first, node->data);
+        task = next;
+    }
+}
+
+static void run_attention(struct ggml_tensor *node, int ith, int nth, void *user) {
+    (void)ith;
+    step *s = user;
+    const struct ggml_tensor *mask = node->src[3];
+    for (int task; take(&s->queue, (int)s->attention.n_chunks, nth, &task);)
+        pd_onerow_attention_run(&s->attention, node->src[0]->data, node->src[1]->data, node->src[2]->data,
+                                mask ? mask->data : NULL, task, node->data);
+}
+
+static void merge_attention(struct ggml_tensor *node, int ith, int nth, void *user) {
+    const step *s = user;
+    const int64_t n = s->attention.n_heads;
+    pd_onerow_attention_merge(&s->attention, node->src[0]->data, n * ith / nth, n * (ith + 1) / nth,
+                              node->data);
+}
+
+// Makes `node` a custom one with these sources; its shape, place and name stay.
+static void rewrite(pd_onerow *lowered, struct ggml_tensor *node, struct ggml_tensor **sources, int n_sources,
+                    ggml_custom_op_t run, step *s) {
+    const struct ggml_tensor *model =
+        ggml_custom_4d(lowered->ctx, GGML_TYPE_F32, 1, 1, 1, 1, sources, n_sources, run, GGML_N_TASKS_MAX, s);
+    node->op = model->op;
+    memcpy(node->op_params, model->op_params, sizeof node->op_params);
+    memcpy(node->src, model->src, sizeof node->src);
+    lowered->n_lowered++;
+}
+
+static step *add_step(pd_onerow *lowered) {
+    step *s = &lowered->steps[lowered->n_steps++];
+    s->lowered = lowered;
+    return s;
+}
+
+static void lower_node(pd_onerow *lowered, struct ggml_tensor *node) {
+    pd_onerow_attention attention;
+    if (is_product(node)) {
+        struct ggml_tensor *sources[2] = {node->src[0], node->src[1]};
+        const size_t bytes = pd_onerow_activation_bytes(sources[0]->ne[0]);
+        if (bytes > lowered->activation_bytes) lowered->activation_bytes = bytes;
+        rewrite(lowered, node, sources, 2, run_product, add_step(lowered));
+    } else if (pd_onerow_attention_plan(node, &attention)) {
+        step *s = add_step(lowered);
+        s->attention = attention;
+        struct ggml_tensor *sources[4] = {node->src[0], node->src[1], node->src[2], node->src[3]};
+        struct ggml_tensor *parts = ggml_custom_4d(
+            lowered->ctx, GGML_TYPE_F32, (int64_t)(pd_onerow_attention_bytes(&attention) / sizeof(float)), 1,
+            1, 1, sources, sources[3] ? 4 : 3, run_attention, GGML_N_TASKS_MAX, s);
+        rewrite(lowered, node, &parts, 1, merge_attention, s);
+    }
+}
+
+static pd_status lower(pd_onerow *lowered, struct ggml_cgraph *graph, pd_error *err) {
+    // A node rewritten has one template and at most one node added.
+    const size_t n_nodes = (size_t)ggml_graph_n_nodes(graph), size = (size_t)ggml_graph_size(graph) + n_nodes;
+    const size_t bytes = 2 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
+    lowered->ctx = ggml_init((struct ggml_init_params){.mem_size = bytes, .no_alloc = true});
+    lowered->steps = calloc(n_nodes + 1, sizeof *lowered->steps);
+    if (!lowered->ctx || !lowered->steps) return pd_fail_memory(err, bytes, "the decoding graph");
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++)
+        lower_node(lowered, ggml_graph_node(graph, i));
+    if (lowered->activation_bytes > 0) {
+        const size_t all = (size_t)lowered->n_threads * lowered->activation_bytes;
+        lowered->activations = aligned_alloc(64, all);
+        if (!lowered->activations) return pd_fail_memory(err, all, "a row of activations");
+    }
+    lowered->graph = ggml_new_graph_custom(lowered->ctx, size, false);
+    // the same nodes in the same order, with the added ones before those that read them
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++)
+        ggml_build_forward_expand(lowered->graph, ggml_graph_node(graph, i));
+    return PD_OK;
+}
+
+pd_status pd_onerow_lower(struct ggml_cgraph *graph, int32_t n_threads, pd_onerow **out, pd_error *err) {
+    *out = NULL;
+    pd_onerow *lowered = calloc(1, sizeof *lowered);
+    if (!lowered) return pd_fail_memory(err, sizeof *lowered, "the decoding graph");
+    lowered->n_threads = n_threads;
+    const pd_status status = lower(lowered, graph, err);
+    if (status != PD_OK) {
+        pd_onerow_free(lowered);
+        return status;
+    }
+    *out = lowered;
+    return PD_OK;
+}
+
+struct ggml_cgraph *pd_onerow_graph(const pd_onerow *lowered) {
+    return lowered->graph;
+}
+
+int32_t pd_onerow_count(const pd_onerow *lowered) {
+    return lowered->n_lowered;
+}
+
+void pd_onerow_free(pd_onerow *lowered) {
+    if (!lowered) return;
+    if (lowered->ctx) ggml_free(lowered->ctx);
+    free(lowered->activations);
+    free(lowered->steps);
+    free(lowered);
+}

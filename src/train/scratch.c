@@ -1,0 +1,42 @@
+#include "train/scratch.h"
+
+#include "model/synth.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static char *join(const char *folder, const char *name) {
+    const size_t size = strlen(folder) + strlen(name) + 2;
+    char *path = malloc(size);
+    if (path) snprintf(path, size, "%s/%s", folder, name);
+    return path;
+}
+
+static pd_status write_pair(const char *geometry_path, const char *output_dir, uint64_t seed,
+                            const char *model, const char *mmproj, pd_error *err) {
+    if (mkdir(output_dir, 0777) != 0 && errno != EEXIST)
+        return pd_fail(err, PD_ERR_IO, "%s: cannot make the output folder: %s", output_dir, strerror(errno));
+    pd_geometry_file file;
+    PD_TRY(pd_geometry_read(geometry_path, &file, err));
+    const pd_synth_params params = pd_synth_from_scratch(&file, seed);
+    pd_status status = pd_synth_model(&params, model, err);
+    if (status == PD_OK) status = pd_synth_mmproj(&params, mmproj, err);
+    pd_geometry_file_close(&file);
+    return status;
+}
+
+pd_status pd_scratch_pair(const char *geometry_path, const char *output_dir, uint64_t seed, bool write,
+                          char **model, char **mmproj, pd_error *err) {
+    *model = join(output_dir, "scratch.gguf");
+    *mmproj = join(output_dir, "scratch-mmproj.gguf");
+    pd_status status = *model && *mmproj ? PD_OK : pd_fail_memory(err, strlen(output_dir), "a path");
+    if (status == PD_OK && write) status = write_pair(geometry_path, output_dir, seed, *model, *mmproj, err);
+    if (status != PD_OK) {
+        free(*model);
+        free(*mmproj);
+        *model = *mmproj = NULL;
+    }
+    return status;
+}

@@ -1,0 +1,234 @@
+#!/bin/sh
+# What goes wrong in training: one clear line for each, the right exit code, no half of a checkpoint, and the last good
+# one stays.
+#
+#   sh tests/test_train_input.sh PDROP
+# shellcheck disable=SC2086  # $base is a list of words
+set -u
+pdrop=$1
+golden=$(cd "$(dirname "$0")/golden" && pwd)
+helpers=$(cd "$(dirname "$0")" && pwd)/train_helpers.sh
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/pd_test_input_XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
+cd "$scratch" || exit 1
+# shellcheck source=tests/train_helpers.sh
+. "$helpers"
+records 22 >data.json
+text="train -m $model --compute f32 -t 2 -q --per_device_train_batch_size 2 --image_folder $golden/parity"
+base="$text --vision_tower $mmproj"
+
+# judge NAME CODE FRAGMENT FOUND: exit code, and one line from pdrop on stderr with FRAGMENT in it. Lines of a run that
+# has begun are pdrop train's.
+judge() {
+    checks=$((checks + 1))
+    [ "$4" = "$2" ] || fail "$1: expected exit code $2, found $4"
+    [ "$(grep -c -v '^pdrop train: [^-]' err)" = 1 ] || fail "$1: expected one line on stderr"
+    grep -v '^pdrop train: [^-]' err | grep '^pdrop' | grep -q -F -e "$3" || fail "$1: expected \"$3\""
+    left=$(find . -name '*.tmp')
+    [ -z "$left" ] || fail "$1: left $left behind"
+}
+
+# expect CODE FRAGMENT ARGUMENT...: of a run into a new folder, which saves nothing.
+expect() {
+    code=$1 fragment=$2
+    shift 2
+    rm -rf new
+    timeout 60 "$pdrop" "$@" -o new >out 2>err </dev/null
+    judge "pdrop $*" "$code" "$fragment" $?
+    [ -z "$(find . -path './new/*' ! -name log.jsonl)" ] || fail "pdrop $*: expected nothing in the output folder"
+}
+
+# trains NAME ARGUMENT...: successfully, into a new folder; lines of err are left to be looked at.
+trains() {
+    name=$1
+    shift
+    checks=$((checks + 1))
+    rm -rf new
+    timeout 60 "$pdrop" "$@" -o new >out 2>err </dev/null || fail "$name: expected success"
+}
+
+# ---- conversations ----------------------------------------------------------------------------------------------
+
+expect 1 '.: not a regular file' $base --data_path .
+expect 1 'nowhere.json: cannot open: No such file' $base --data_path nowhere.json
+expect 1 'wide.png: line 1, column 1: expected a list of records' $base --data_path "$golden/parity/wide.png"
+: >empty.json
+expect 1 'empty.json: the file is empty' $base --data_path empty.json
+echo '[]' >none.json
+expect 1 'none.json: expected at least one record' $base --data_path none.json
+sed 's/"r3",/"r3"/' data.json >broken.json
+expect 1 'broken.json: line 5, column 13: ' $base --data_path broken.json
+head -n 5 data.json | head -c 700 >cut.json
+expect 1 'cut.json: line 5, column ' $base --data_path cut.json
+echo '[{"id": 4, "conversations": [{"from": "bot", "value": "hi"}]}]' >role.json
+expect 1 'role.json: record 0 (id 4): conversations[0].from: expected "human"' $base --data_path role.json
+echo '[{"conversations": [{"from": "human", "value": "hi"}]}]' >question.json
+expect 1 'question.json: record 0: conversations: expected an answer' $base --data_path question.json
+echo '[{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": ""}]}]' >silent.json
+expect 1 'silent.json: record 0: conversations: expected an answer' $base --data_path silent.json
+expect 1 '1 bad records in a row, the first: silent.json' $base --data_path silent.json --skip_bad_samples
+expect 1 'is longer than the context: no answer begins within 2 tokens' $base --data_path data.json --model_max_length 2
+expect 2 '--model_max_length: expected a whole number from 2' $base --data_path data.json --model_max_length 0
+{
+    echo '[{"id": "long", "conversations": [{"from": "human", "value": "'
+    awk 'BEGIN { for (i = 0; i < 3000; i++) printf "word " }'
+    echo '"}, {"from": "gpt", "value": "yes"}]}, {"id": "short", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]}]'
+} | tr -d '\n' >long.json
+expect 1 'record 0 (id "long"): the sample is longer than the context' $base --data_path long.json --max_steps 1
+trains 'a long sample' $base --data_path long.json --max_steps 2 --skip_bad_samples
+grep -q 'warning: skipped: long.json: record 0 (id "long")' err || fail 'a long sample: expected it to be named'
+grep -q 'records left out for a picture: 0, for their text: 1; samples cut off: 0' err || fail 'a long sample: expected it to be counted'
+trains 'a longer context than the model has' $base --data_path data.json --model_max_length 100000 --max_steps 1
+grep -q "samples are cut off at the model's context of 2048" err || fail 'a longer context: expected a line'
+
+# ---- pictures ---------------------------------------------------------------------------------------------------
+
+records 22 6 >bad.json
+expect 1 'bad.json: record 6 (id "r6"): '"$golden"'/parity/nowhere.png: cannot open' $base --data_path bad.json --num_train_epochs 1
+trains 'a missing picture' $base --data_path bad.json --skip_bad_images
+[ "$(grep -c 'warning: skipped: bad.json: record 6 (id "r6")' err)" = 1 ] || fail 'a missing picture: expected it to be named once'
+grep -q 'records left out for a picture: 1, ' err || fail 'a missing picture: expected it to be counted'
+mkdir cut
+for picture in "$golden"/parity/*.png; do head -c 100 "$picture" >"cut/${picture##*/}"; done
+expect 1 'PNG: the file ends before the picture does' $base --data_path data.json --image_folder cut
+grep '"image"' data.json | sed '1s/^/[/; $s/,$//; $s/$/]/' >pictures.json
+expect 1 'bad records in a row, the first: pictures.json: ' $base --data_path pictures.json --image_folder cut --skip_bad_images
+expect 1 'nowhere/' $base --data_path data.json --image_folder nowhere
+expect 2 'image_aspect_ratio anyres: expected an mmproj with' $base --data_path data.json --image_aspect_ratio anyres
+trains 'squared pictures' $base --data_path data.json --image_aspect_ratio square --max_steps 1
+
+# ---- models -----------------------------------------------------------------------------------------------------
+
+"$pdrop" synth tiny -q || fail 'synth'
+expect 1 'tiny-mmproj.gguf: made for a text model of hidden size 256; this one has 64' \
+    $text --vision_tower tiny-mmproj.gguf --data_path data.json
+expect 1 'expected clip (an mmproj file), found "llama"' $text --vision_tower "$model" --data_path data.json
+expect 1 'this is an mmproj (vision) file' $base -m "$mmproj" --data_path data.json
+expect 1 'nowhere.gguf: cannot open' $base -m nowhere.gguf --data_path data.json
+# 0xffffffff is a NaN; the file's end is a weight.
+cp "$model" nan.gguf
+printf '\377\377\377\377' | dd of=nan.gguf bs=1 seek=$(($(wc -c <nan.gguf) - 400)) conv=notrunc 2>/dev/null
+expect 1 'step 1: the loss is ' $base -m nan.gguf --data_path data.json --save_steps 1
+# Without a vision tower.
+sed -n '/"image"/!{/id/p;}' data.json | sed 's/,$//' >text.json
+trains 'text alone' $text --data_path text.json --max_steps 2
+[ -e new/model.gguf ] && [ ! -e new/mmproj.gguf ] || fail 'text alone: expected a text model'
+expect 1 'image: the model cannot see' $text --data_path data.json
+expect 2 'expected a vision tower' $text --data_path text.json --tune_mm_mlp_adapter
+expect 1 'text.json: expected records with pictures' $base --data_path text.json --tune_mm_mlp_adapter
+trains 'text alone, with a vision tower' $base --data_path text.json --max_steps 2
+
+# ---- numbers ----------------------------------------------------------------------------------------------------
+
+base="$base --data_path data.json"
+expect 2 '--learning_rate: expected a number from 0 to 1000, found "1e30"' $base --learning_rate 1e30
+expect 2 '--learning_rate: expected a number from 0 to 1000, found "nan"' $base --learning_rate nan
+expect 2 'num_train_epochs: expected more than 0' $base --num_train_epochs 0
+expect 2 'expected at most 2147483647 together' $base --per_device_train_batch_size 65536 --gradient_accumulation_steps 65536
+expect 2 '--per_device_train_batch_size: expected a whole number from 1 to 65536' $base --per_device_train_batch_size 65537
+trains 'a batch of 65536' $base --per_device_train_batch_size 65536 --max_steps 1
+trains 'an accumulation of 65536' $base --gradient_accumulation_steps 65536 --max_steps 1
+expect 2 'there is no conversation template "chatty"' $base --version chatty
+expect 1 'the template plain expects a user' $base --version plain
+expect 2 'layer 9 is beyond the model' $base --layer_list '[9]' --image_token_ratio_list '[.5]'
+expect 2 'nothing is trained: everything is frozen' $base --freeze_backbone --freeze_mm_mlp_adapter
+expect 2 'tune_mm_mlp_adapter trains the projector alone' $base --tune_mm_mlp_adapter --lora_enable
+expect 2 'no type "q4" to save weights in' $base --save_type q4
+expect 2 '--data_path is missing' $text
+expect 2 '--bf16: no such option' $base --bf16 True
+
+# ---- the output folder ------------------------------------------------------------------------------------------
+
+# into FOLDER CODE FRAGMENT ARGUMENT...: of a run into a folder that is there.
+into() {
+    folder=$1 code=$2 fragment=$3
+    shift 3
+    timeout 60 "$pdrop" $base -o "$folder" "$@" >out 2>err </dev/null
+    judge "into $folder: $*" "$code" "$fragment" $?
+}
+
+: >file
+into file 1 'file: cannot open the output folder: Not a directory' --max_steps 1
+into file/below 1 'file/below: cannot make the output folder: Not a directory' --max_steps 1
+if [ -d /proc/self ]; then into /proc/pdrop 1 '/proc/pdrop: cannot make the output folder: ' --max_steps 1; fi
+"$pdrop" $base -o deep/er/kept --max_steps 4 --save_steps 2 >out 2>err </dev/null || fail 'a folder in folders: expected success'
+mv deep/er/kept kept
+find kept -type f -exec cksum {} + | sort >kept.before
+into kept 2 "kept: holds an earlier run's checkpoints" --max_steps 4
+into kept 2 'kept/checkpoint-4: the checkpoint is of another run (seed 42, ' --max_steps 4 --resume --seed 7
+into kept 2 'kept/checkpoint-4: the checkpoint is of another run' --max_steps 6 --resume
+into kept 1 'state.gguf: tensor blk.0.attn_k.weight: expected f32 [64, 32], found f32 [64, 64]: a checkpoint of another geometry' \
+    --max_steps 4 --resume -m "$golden/parity/gqa.gguf"
+into kept 1 'state.gguf: no tensor blk.0.attn_q.weight.lora_a: ' --max_steps 4 --resume --lora_enable
+into kept 1 'state.gguf: expected 12 tensors, found 183: other trained parameters' --max_steps 4 --resume --tune_mm_mlp_adapter
+into kept 1 'nowhere/state.gguf: cannot open' --max_steps 4 --resume_from_checkpoint nowhere
+cp -r kept cut.run
+head -c 20000 kept/checkpoint-4/state.gguf >cut.run/checkpoint-4/state.gguf
+into cut.run 1 'cut.run/checkpoint-4/state.gguf: tensor token_embd.weight points outside the file' --max_steps 4 --resume
+cp "$model" cut.run/checkpoint-4/state.gguf
+into cut.run 1 'cut.run/checkpoint-4/state.gguf: metadata key pdrop.train.step is missing' --max_steps 4 --resume
+# A run that fails after it was resumed leaves the checkpoints as they were.
+cp kept/checkpoint-2/state.gguf nan.state.gguf
+printf '\377\377\377\377' | dd of=nan.state.gguf bs=1 seek=$(($(wc -c <nan.state.gguf) - 400)) conv=notrunc 2>/dev/null
+mkdir nan.run nan.run/checkpoint-2
+cp nan.state.gguf nan.run/checkpoint-2/state.gguf
+into nan.run 1 'expected numbers' --max_steps 4 --save_steps 1 --resume
+[ "$(ls nan.run)" = "$(printf 'checkpoint-2\nlog.jsonl')" ] || fail 'NaN after resuming: expected no other checkpoint'
+find kept -type f -exec cksum {} + | sort >kept.after
+cmp -s kept.before kept.after || fail 'runs that failed changed the checkpoints of the run before'
+mkdir kept/.checkpoint-9.tmp kept/.checkpoint-1.removed.tmp
+: >kept/.checkpoint-9.tmp/model.gguf.12ab.tmp
+: >kept/mmproj.gguf.0012ab.tmp
+"$pdrop" $base -o kept --max_steps 4 --save_steps 2 --resume_from_checkpoint kept/checkpoint-2 >out 2>err </dev/null ||
+    fail 'resuming from the last but one: expected success'
+[ -z "$(find kept -name '*.tmp')" ] || fail 'leftovers of killed runs: expected them to be removed'
+for file in model mmproj checkpoint-4/state; do
+    grep -q "^$(cksum "kept/$file.gguf")\$" kept.before || fail "resuming from the last but one: another $file.gguf"
+done
+trains 'anew' $base --max_steps 2
+"$pdrop" $base -o kept --max_steps 2 --overwrite_output_dir >out 2>err </dev/null || fail 'overwriting: expected success'
+[ "$(find kept -name 'checkpoint-*' -prune)" = kept/checkpoint-2 ] || fail 'overwriting: expected one checkpoint'
+# Two at once.
+"$pdrop" $base -o kept --max_steps 300 --overwrite_output_dir >out1 2>err1 </dev/null &
+first=$!
+until [ -s kept/log.jsonl ] && [ ! -e kept/checkpoint-2 ]; do sleep 0.05; done
+into kept 1 'kept: another training writes into this output folder' --max_steps 300 --overwrite_output_dir
+kill -TERM $first
+wait $first
+[ $? = 130 ] || fail 'SIGTERM: expected exit code 130'
+
+# ---- a full disk ------------------------------------------------------------------------------------------------
+
+# In a shell of its own, whose files may not grow beyond 2 MiB: the weights fit, the optimiser's state does not.
+(
+    ulimit -f 4096
+    timeout 60 "$pdrop" $base -o limited --max_steps 4 --save_steps 2 >out 2>err </dev/null
+)
+judge 'files of at most 2 MiB' 1 'limited/.checkpoint-2.tmp/state.gguf: cannot write' $?
+[ "$(ls limited)" = log.jsonl ] || fail 'files of at most 2 MiB: expected no checkpoint'
+# On a file system of 8 MiB, where this user may mount one: a checkpoint fits, a second does not.
+mkdir full
+cat >fill.sh <<'SCRIPT'
+mount -t tmpfs -o size=8m tmpfs full || exit 99
+timeout 60 "$@" -o full/run --max_steps 6 --save_steps 2 --save_type f32 >out 2>err </dev/null
+code=$?
+[ "$(ls -A full/run)" = "$(printf 'checkpoint-2\nlog.jsonl')" ] || code=98
+for file in state model mmproj; do "$1" info full/run/checkpoint-2/$file.gguf >/dev/null || code=97; done
+exit $code
+SCRIPT
+if [ "$(id -u)" = 0 ]; then unshare='unshare -m'; else unshare='unshare -rm'; fi
+if $unshare true 2>/dev/null; then
+    $unshare sh fill.sh "$pdrop" $base 2>mount_err
+    code=$?
+    if [ $code = 99 ]; then
+        echo "test_train_input: cannot mount a small file system here ($(cat mount_err)); the file-size limit above stands for it"
+    else
+        judge 'a full disk' 1 'No space left on device' $code
+    fi
+else
+    echo "test_train_input: no mount name spaces here; the file-size limit above stands for a full disk"
+fi
+
+echo "test_train_input: $checks checks, $failures failed"
+[ $failures = 0 ]
