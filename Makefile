@@ -5,6 +5,8 @@ PREFIX       ?= /usr/local
 DESTDIR      ?=
 WERROR       ?= ON
 FUZZ_SECONDS ?= 600
+SEED         ?= 1
+N            ?= 100
 PEERS_FLAGS  ?=
 CMAKE_FLAGS  ?=
 
@@ -17,7 +19,7 @@ CHECKED  = $(wildcard src/*/*.c tools/*/*.c)
 configure = cmake -S . -B $(1) -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_FLAGS) >/dev/null
 ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-.PHONY: build build-tests setup tools demo test asan tsan fuzz bench bench-units bench-peers test-real test-vulkan valgrind tidy format \
+.PHONY: build build-tests setup tools demo pocket-eval test asan tsan fuzz bench bench-units bench-peers test-real test-vulkan valgrind tidy format \
         format-check install uninstall clean help
 .DEFAULT_GOAL := build
 
@@ -41,6 +43,12 @@ tools: ## build/scenes, which renders training pictures (cairo, pango, fonts)
 demo: setup ## from nothing: packages, build, and a question about a picture
 	@$(MAKE) --no-print-directory build
 	@sh scripts/demo.sh $(BUILD)
+
+pocket-eval: ## the pocket models on N (100) fresh questions a task, of SEED (1), dense and with the pyramid
+	@$(SETUP) --tools
+	@$(MAKE) --no-print-directory build
+	@cmake --build $(BUILD) --target scenes pocket_eval
+	@sh scripts/pocket_eval.sh $(BUILD) $(SEED) $(N)
 
 test: setup ## from nothing: packages, build, and every test
 	@$(MAKE) --no-print-directory build-tests
@@ -116,4 +124,4 @@ clean: ## remove the build directories
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) WERROR=$(WERROR) FUZZ_SECONDS=$(FUZZ_SECONDS) PEERS_FLAGS=$(PEERS_FLAGS) CMAKE_FLAGS=$(CMAKE_FLAGS)"
+	@echo "Variables: BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) WERROR=$(WERROR) FUZZ_SECONDS=$(FUZZ_SECONDS) SEED=$(SEED) N=$(N) PEERS_FLAGS=$(PEERS_FLAGS) CMAKE_FLAGS=$(CMAKE_FLAGS)"

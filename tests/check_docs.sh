@@ -71,6 +71,7 @@ fi
 
 "$pdrop" synth tiny -q -o "$scratch/tiny" || complain 'pdrop synth failed'
 files="-m $scratch/tiny.gguf --mmproj $scratch/tiny-mmproj.gguf"
+echo '{"question":"?","answer":"!"}' >"$scratch/questions.json"
 # fields WHERE: each field of $scratch/json stands in $scratch/section.
 fields() {
     names=$(grep -o '"[a-z][a-z0-9_]*":' "$scratch/json" | tr -d '":' | sort -u)
@@ -101,6 +102,9 @@ json flops --geometry tiny
 fields 'pdrop flops'
 json info "$scratch/tiny.gguf"
 fields 'pdrop info'
+# shellcheck disable=SC2086  # two options
+json eval $files --question-file "$scratch/questions.json" --max_new_tokens 1
+fields 'pdrop eval'
 json report fuzz/seeds/run_log/whole
 fields 'pdrop report'
 
@@ -146,9 +150,10 @@ may model base
 may drop base model
 may onednn base
 may onerow base
+may eval base
 may engine base image text model drop onednn onerow
 may train base image text model drop onednn engine
-may cli base image text model drop engine train
+may cli base image text model drop engine train eval
 for room in src/*/; do
     room=$(basename "$room")
     grep -q "\`src/$room/\`" docs/architecture.md || complain "docs/architecture.md does not tell of src/$room"

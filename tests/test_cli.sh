@@ -56,7 +56,7 @@ ask="run -m tiny.gguf --mmproj tiny-mmproj.gguf -t 2 -n 3"
 
 # ---- use --------------------------------------------------------------------------------------------------------
 
-for command in run info flops synth report bench; do
+for command in run info flops synth eval report bench; do
     succeeds $command --help
     grep -q "^usage: pdrop $command" out || fail "pdrop $command --help: expected its usage"
     cp out long
@@ -227,6 +227,47 @@ expect 2 'expected 1 to 8 runs' report 1 2 3 4 5 6 7 8 9
 [ ! -e page.html ] || fail "pdrop report: left a page behind"
 expect 1 'nowhere/page.html: cannot create' report runs/pyr\&mid -o nowhere/page.html
 
+# ---- many questions -----------------------------------------------------------------------------------------------
+
+evaluate="eval -m tiny.gguf --mmproj tiny-mmproj.gguf -t 2 --max_new_tokens 3"
+cp "$golden/parity/tile.png" .
+succeeds $ask --image tile.png -p 'what' # what the model says, by another way
+said=$(sed 's/\\/\\\\/g; s/"/\\"/g; s/^ *//; s/ *$//' out)
+cat >questions.json <<QUESTIONS
+[{"id":"a","image":"tile.png","task":"x","question":"what","answer":"$said"},
+ {"id":"b","image":"tile.png","task":"x","question":"what","answer":"no such answer","held_out":true},
+ {"id":3,"task":"y & z","question":"text alone"}]
+QUESTIONS
+succeeds $evaluate --question-file questions.json --answers-file answers.jsonl
+grep -q '^x  *2  *1  *50.0 %' out || fail "pdrop eval: expected one of two right"
+grep -q '^all  *2  *1  *50.0 %.* 0.0 % of 1' out || fail "pdrop eval: expected none of one held out right"
+[ "$(wc -l <answers.jsonl)" = 3 ] || fail "pdrop eval: expected an answer a line"
+sed -n 1p answers.jsonl | grep -q '^{"question_id":"a","prompt":"what","text":.*"answer_id":"tiny-a","model_id":"tiny","metadata":{.*"right":true}}$' ||
+    fail "pdrop eval: not LLaVA's fields"
+sed -n 3p answers.jsonl | grep -q '^{"question_id":3,.*"metadata":{}}$' || fail "pdrop eval: expected a number as it was"
+succeeds $evaluate --question-file questions.json --parallel 3 --answers-file again.jsonl --json
+cmp -s answers.jsonl again.jsonl || fail "pdrop eval --parallel 3: not the answers of two at a time"
+grep -q '"schedule":"pdrop:2=0.5,4=0.25,6=0.125","questions":3,.*{"task":"all","n":2,"right":1,"accuracy":0.5,' out ||
+    fail "pdrop eval --json: not the figures"
+succeeds $evaluate --question-file questions.json --policy 'pdrop:2=0.5,4=0.25,6=0.125' --json
+grep -q '"schedule":"pdrop:2=0.5,4=0.25,6=0.125"' out || fail "pdrop eval: a schedule's name is not what --policy takes"
+for policy in none fastv:2=0.5 'random:2=0.5;seed=7;positions=original'; do
+    succeeds $evaluate --question-file questions.json --policy "$policy" --json
+    grep -qF "\"schedule\":\"$policy\"" out || fail "pdrop eval: expected the schedule $policy"
+done
+succeeds $evaluate --question-file questions.json --no-drop -v
+grep -q '^tile.png .*wrong: no such answer$' out || fail "pdrop eval -v: expected every question"
+expect 2 'no questions: give a file with --question-file' $evaluate
+expect 1 'nowhere.json: cannot open' $evaluate --question-file nowhere.json
+printf '{"text":"a"}\n{"text":}\n' >broken.jsonl
+expect 1 'broken.jsonl: line 2, column 9: broken JSON' $evaluate --question-file broken.jsonl
+printf '{"text":"a","image":"absent.png"}\n' >absent.jsonl
+expect 1 'question 1: absent.png: cannot open' $evaluate --question-file absent.jsonl --answers-file none.jsonl
+expect 1 'question 1: ./absent.png: cannot open' $evaluate --question-file absent.jsonl --image-folder .
+[ ! -e none.jsonl ] || fail "pdrop eval: left answers behind"
+expect 1 'nowhere/a.jsonl: cannot create' $evaluate --question-file questions.json --answers-file nowhere/a.jsonl
+expect 1 'the prompt is too long' $evaluate -c 64 --question-file questions.json
+
 # ---- Ctrl-C -----------------------------------------------------------------------------------------------------
 
 # interrupt NAME SECONDS: SIGINT to $pid, which must end with exit code 130 and one line within SECONDS.
@@ -267,6 +308,14 @@ pid=$!
 sleep 0.4
 interrupt 'prefill' 20
 [ ! -s out ] || fail "prefill: it was over before the signal"
+
+awk 'BEGIN { for (i = 0; i < 100000; i++) print "{\"text\":\"again\"}" }' >many.jsonl
+"$pdrop" eval -m tiny.gguf -t 2 --question-file many.jsonl --answers-file stopped.jsonl >out 2>err </dev/null &
+pid=$!
+sleep 0.5
+interrupt 'eval' 20
+[ ! -s out ] && [ ! -e stopped.jsonl ] || fail "eval: said something when stopped"
+no_leftovers . 'eval'
 
 # ---- a geometry of one's own ------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ int pd_cli_flops(int argc, char **argv);
 int pd_cli_synth(int argc, char **argv);
 int pd_cli_bench(int argc, char **argv);
 int pd_cli_train(int argc, char **argv);
+int pd_cli_eval(int argc, char **argv);
 int pd_cli_training_report(int argc, char **argv);
 
 // Parses a command's arguments. False: the command ends here, with *exit_code (its help was asked for, or a

@@ -16,6 +16,7 @@ static const struct {
     {"flops", pd_cli_flops, "count what a schedule costs and saves"},
     {"synth", pd_cli_synth, "write a GGUF pair of a geometry, with random or initial weights"},
     {"train", pd_cli_train, "train on LLaVA's conversations, with the pyramid or without"},
+    {"eval", pd_cli_eval, "ask the questions of a file, and count the right answers"},
     {"report", pd_cli_training_report, "draw the curves of training runs on a page"},
     {"bench", pd_cli_bench, "time prefill and decoding, dense and with the pyramid"},
 };
