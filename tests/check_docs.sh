@@ -52,7 +52,7 @@ complete_words() {
 }
 for command in $commands; do
     grep -q "<!-- help: $command -->" docs/cli.md || complain "docs/cli.md has no section for pdrop $command"
-    options=$(grep -o -E '^  (-[a-z], )?--[a-z_-]+' "$scratch/help.$command" | tr -d ',')
+    options=$(grep -o -E '^  (-[a-z], )?--[a-z0-9_-]+' "$scratch/help.$command" | tr -d ',')
     [ -n "$options" ] || complain "pdrop $command --help lists no options"
     if command -v bash >/dev/null; then complete_words "$pdrop" "$command" - >"$scratch/offered"; fi
     for option in $options; do
@@ -105,6 +105,12 @@ fields 'pdrop info'
 # shellcheck disable=SC2086  # two options
 json eval $files --question-file "$scratch/questions.json" --max_new_tokens 1
 fields 'pdrop eval'
+echo '{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}' >"$scratch/one.json"
+"$pdrop" train -m "$scratch/tiny.gguf" --data_path "$scratch/one.json" \
+    --max_steps 1 --lora_enable --lora_r 1 --save_steps 0 -q --json -o "$scratch/trained" >"$scratch/json" 2>"$scratch/err" ||
+    { cat "$scratch/err"; complain 'pdrop train failed'; }
+sed -n '/^## The log$/,/^## Several/p' docs/training.md >"$scratch/section"
+fields "docs/training.md's log"
 json report fuzz/seeds/run_log/whole
 fields 'pdrop report'
 

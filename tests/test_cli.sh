@@ -56,7 +56,7 @@ ask="run -m tiny.gguf --mmproj tiny-mmproj.gguf -t 2 -n 3"
 
 # ---- use --------------------------------------------------------------------------------------------------------
 
-for command in run info flops synth eval report bench; do
+for command in run info flops synth train eval report bench; do
     succeeds $command --help
     grep -q "^usage: pdrop $command" out || fail "pdrop $command --help: expected its usage"
     cp out long

@@ -130,9 +130,11 @@ static const pd_command command = {
     .usage =
         "pdrop train -m MODEL --vision_tower MMPROJ --data_path JSON --image_folder DIR -o DIR [options]\n"
         "       pdrop train --from_scratch GEOMETRY --data_path JSON --image_folder DIR -o DIR [options]",
-    .about = "Trains a model on LLaVA's conversations, under LLaVA's argument names. The text GGUF and the "
-             "mmproj GGUF "
-             "it begins with stay as they are.",
+    .about =
+        "Trains a model on LLaVA's conversations, under LLaVA's argument names, with the pyramid or "
+        "without.\n"
+        "The GGUF files that it begins with stay as they are. Under mpirun every rank takes its share of\n"
+        "each step.",
     .tables = tables,
 };
 
