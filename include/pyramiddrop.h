@@ -152,13 +152,16 @@ typedef struct pd_model pd_model;
 // How a CPU multiplies matrices in prefill and in the vision tower (docs/architecture.md, "Lowering").
 // Decoding keeps ggml's kernels.
 typedef enum pd_compute_type {
-    // int8 for quantised weights where the CPU multiplies whole eight bits (VNNI, AMX, Arm); else bf16 where
-    // it has that, else f32
+    // int8 for quantised weights where the CPU is fast at it (VNNI, AMX, Arm, AVX2); else bf16 where it has
+    // that, else f32
     PD_COMPUTE_AUTO = 0,
     PD_COMPUTE_GGML = 1, // ggml's own kernels for everything
     PD_COMPUTE_F32 = 2,
     PD_COMPUTE_BF16 = 3, // inputs rounded to bf16, sums in f32
-    PD_COMPUTE_INT8 = 4, // inputs rounded to 8 bits: a scale for each weight column and each activation row
+    // inputs rounded to 8 bits: a scale for each weight column and each activation row; on x86 without VNNI
+    // to
+    // 11 and 14, in 16, at the same speed
+    PD_COMPUTE_INT8 = 4,
 } pd_compute_type;
 
 typedef struct pd_model_params {
