@@ -113,7 +113,7 @@ expect 1 'step 1: the loss is ' $base -m nan.gguf --data_path data.json --save_s
 # Without a vision tower.
 sed -n '/"image"/!{/id/p;}' data.json | sed 's/,$//' >text.json
 trains 'text alone' $text --data_path text.json --max_steps 2
-[ -e new/model.gguf ] && [ ! -e new/mmproj.gguf ] || fail 'text alone: expected a text model'
+if [ ! -e new/model.gguf ] || [ -e new/mmproj.gguf ]; then fail 'text alone: expected a text model'; fi
 expect 1 'image: the model cannot see' $text --data_path data.json
 expect 2 'expected a vision tower' $text --data_path text.json --tune_mm_mlp_adapter
 expect 1 'text.json: expected records with pictures' $base --data_path text.json --tune_mm_mlp_adapter
@@ -197,6 +197,19 @@ into kept 1 'kept: another training writes into this output folder' --max_steps 
 kill -TERM $first
 wait $first
 [ $? = 130 ] || fail 'SIGTERM: expected exit code 130'
+
+# From scratch: the pair it begins with is part of the run.
+scratch_run="train --from_scratch $golden/../../models/pocket/geometry.json --data_path data.json --image_folder $golden/parity
+    --per_device_train_batch_size 1 --max_steps 1 -t 2 -q"
+expect 2 'expected neither --model_name_or_path nor --vision_tower' $scratch_run -m "$model"
+expect 1 'data.json: ' train --from_scratch data.json --data_path data.json
+"$pdrop" $scratch_run -o runs/new >out 2>err </dev/null || fail 'from scratch: expected success'
+before=$(cksum runs/new/scratch.gguf)
+timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 >out 2>err </dev/null
+judge 'from scratch, again' 2 "runs/new: holds an earlier run's checkpoints" $?
+timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 --resume >out 2>err </dev/null
+judge 'from scratch, resumed with another seed' 2 'the checkpoint is of another run' $?
+[ "$(cksum runs/new/scratch.gguf)" = "$before" ] || fail 'from scratch: a run that was refused wrote other weights'
 
 # ---- a full disk ------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ same_as() {
         diff expected.log found.log | head -n 6 >&2
         fail "$1: not the losses of the uninterrupted run"
     }
-    for file in "$2"/*.gguf "$2"/checkpoint-$steps/*.gguf; do
+    for file in "$2"/*.gguf "$2/checkpoint-$steps"/*.gguf; do
         cmp -s "$file" "$1${file#"$2"}" || fail "$1${file#"$2"}: not the file of the uninterrupted run"
     done
     left=$(find "$1" -name '*.tmp')

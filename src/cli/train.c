@@ -157,45 +157,61 @@ static pd_status find_checkpoint(char **path, pd_error *err) {
     return PD_OK;
 }
 
+// Whether the pair that the run goes on with is there already.
+static bool has_scratch(void) {
+    const char *const names[] = {"scratch.gguf", "scratch-mmproj.gguf"};
+    char path[4096];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const int n = snprintf(path, sizeof path, "%s/%s", params.output_dir, names[i]);
+        if (n < 0 || (size_t)n >= sizeof path || access(path, R_OK) != 0) return false;
+    }
+    return true;
+}
+
+static pd_status write_scratch(pd_error *err) {
+    if (params.resume_from_checkpoint) {
+        if (has_scratch()) return PD_OK;
+    } else if (!params.overwrite_output_dir) {
+        PD_TRY(pd_checkpoint_expect_none(params.output_dir, err));
+    }
+    return pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, true, &flags.scratch_model,
+                           &flags.scratch_mmproj, err);
+}
+
+// The first rank writes the pair, and all take it.
 static pd_status make_scratch(pd_error *err) {
     if (!flags.from_scratch) return PD_OK;
     if (params.model_name_or_path || params.vision_tower)
         return pd_fail(err, PD_ERR_ARGUMENT,
                        "--from_scratch: expected neither --model_name_or_path nor --vision_tower with it");
     const bool is_first = pd_ranks_index(params.ranks) == 0;
-    pd_status status = PD_OK;
-    if (is_first && params.output_dir)
-        status = pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, true,
-                                 &flags.scratch_model, &flags.scratch_mmproj, err);
-    status = pd_ranks_agree(params.ranks, status, err);
-    if (status == PD_OK && !is_first && params.output_dir)
-        status = pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, false,
-                                 &flags.scratch_model, &flags.scratch_mmproj, err);
+    PD_TRY(pd_ranks_agree(params.ranks, is_first ? write_scratch(err) : PD_OK, err));
+    if (!flags.scratch_model)
+        PD_TRY(pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, false,
+                               &flags.scratch_model, &flags.scratch_mmproj, err));
     params.model_name_or_path = flags.scratch_model;
     params.vision_tower = flags.scratch_mmproj;
-    return status;
+    return PD_OK;
+}
+
+static pd_status expect_given(const char *name, const char *value, pd_error *err) {
+    return value ? PD_OK : pd_fail(err, PD_ERR_ARGUMENT, "%s is missing (see pdrop train --help)", name);
 }
 
 static pd_status prepare(char **checkpoint, pd_train_log **log, pd_error *err) {
+    PD_TRY(expect_given("--output_dir", params.output_dir, err));
+    PD_TRY(expect_given("--data_path", params.data_path, err));
+    PD_TRY(pd_export_type(flags.save_type, &params.save_type, err));
+    PD_TRY(find_checkpoint(checkpoint, err));
     PD_TRY(make_scratch(err));
-    const struct {
-        const char *name, *value;
-    } needed[] = {{"--output_dir", params.output_dir},
-                  {"--model_name_or_path", params.model_name_or_path},
-                  {"--data_path", params.data_path}};
-    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
-        if (!needed[i].value)
-            return pd_fail(err, PD_ERR_ARGUMENT, "%s is missing (see pdrop train --help)", needed[i].name);
-    }
+    PD_TRY(expect_given("--model_name_or_path", params.model_name_or_path, err));
     params.image_aspect_ratio = (pd_aspect_ratio)flags.image_aspect_ratio;
     params.lr_scheduler_type = (pd_rate_course)flags.course;
     params.warmup_ratio = (double)flags.warmup_ratio;
     params.num_train_epochs = (double)flags.num_train_epochs;
     params.max_steps = flags.max_steps;
     params.compute = compute_types[flags.compute];
-    PD_TRY(pd_export_type(flags.save_type, &params.save_type, err));
     PD_TRY(read_policy(err));
-    PD_TRY(find_checkpoint(checkpoint, err));
     const pd_train_log_params log_params = {.output_dir = params.output_dir,
                                             .rank = pd_ranks_index(params.ranks),
                                             .live = !flags.quiet,

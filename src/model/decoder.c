@@ -102,6 +102,10 @@ struct ggml_tensor *pd_decoder_layer_forward(struct ggml_context *ctx, struct gg
     struct ggml_tensor *attended =
         in->attention ? in->attention->build(ctx, q, k, v, in->attention->user)
                       : pd_attend(ctx, ggml_permute(ctx, q, 0, 2, 1, 3), k, v, mask, in->flash);
+    if (in->result_rows) {
+        attended = ggml_get_rows(ctx, attended, in->result_rows);
+        residual = ggml_get_rows(ctx, residual, in->result_rows);
+    }
     residual = ggml_add(ctx, residual, linear(ctx, w, layer->o, layer->o_bias, attended)); // [n_embd, n]
 
     normed = rms_norm(ctx, w, residual, layer->ffn_norm);

@@ -21,6 +21,7 @@ typedef struct pd_layer_input {
     const pd_attender
         *attention;     // instead of pd_attend with `mask` and `flash`, and without a cache; or NULL
     bool last_row_only; // compute the output of the last row alone: [n_embd, 1]
+    struct ggml_tensor *result_rows; // i32 [m]: compute the output of these rows alone; NULL: of all
     // Where keys and values go: both NULL: nowhere. write_row NULL: rows 0 … n−1 of the cache are written,
     // and the rows attend to each other. Else row write_row (i64 [1]) is written, and the rows attend to the
     // first n_cached rows of the cache.

@@ -68,6 +68,15 @@ static inline float row_maximum(const float *row, int64_t n, float least) {
     return float_of(ordered(most));
 }
 
+PD_CLONES
+static float max_row(const float *x, int64_t n) {
+    return row_maximum(x, n, x[0]);
+}
+
+float pd_max_row(const float *x, int64_t n) {
+    return max_row(x, n);
+}
+
 // row = e^(row - maximum); the sum. The lanes are SIMD's, for floats are not added in another order unasked.
 static inline float row_shares(float *row, int64_t n, float maximum) {
     float lanes[PD_SOFTMAX_STEP] = {0};

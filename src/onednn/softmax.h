@@ -9,6 +9,8 @@ enum { PD_SOFTMAX_STEP = 16 };
 
 // x = e^x for x ≤ 88: relative error below 2e-7 down to x = -86.5, and 0 below that. NaN stays.
 void pd_exp_row(float *x, int64_t n);
+// The largest of n ≥ 1 numbers, none of them NaN.
+float pd_max_row(const float *x, int64_t n);
 
 // One chunk: scores [rows, keys], with `stride` numbers from row to row.
 typedef struct pd_softmax_chunk {

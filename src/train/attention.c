@@ -155,9 +155,7 @@ static inline float add_lanes(const float *lanes) {
 // row[0 … seen) becomes its softmax, row[seen … n) zero. n is a multiple of LANES.
 PD_CLONES
 static void softmax_row(float *row, int64_t seen, int64_t n) {
-    float most = row[0];
-    for (int64_t i = 1; i < seen; i++)
-        most = row[i] > most ? row[i] : most;
+    const float most = pd_max_row(row, seen);
     for (int64_t i = 0; i < seen; i++)
         row[i] -= most;
     pd_exp_row(row, seen);

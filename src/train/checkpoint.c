@@ -105,6 +105,17 @@ pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *er
     return status;
 }
 
+pd_status pd_checkpoint_expect_none(const char *output_dir, pd_error *err) {
+    char *newest = NULL;
+    PD_TRY(pd_checkpoint_newest(output_dir, &newest, err));
+    if (!newest) return PD_OK;
+    free(newest);
+    return pd_fail(err, PD_ERR_ARGUMENT,
+                   "%s: holds an earlier run's checkpoints (expected resume, overwrite_output_dir or another "
+                   "output_dir)",
+                   output_dir);
+}
+
 // Takes a checkpoint out of its name, so that no half of it is ever seen, and removes it.
 static pd_status remove_checkpoint(const char *output_dir, int64_t step, pd_error *err) {
     char *path = checkpoint_path(output_dir, "checkpoint-%lld", step);
@@ -146,7 +157,8 @@ pd_status pd_checkpoint_clean(const char *output_dir, pd_error *err) {
         const char *name = entry->d_name;
         const bool is_folder = strncmp(name, ".checkpoint-", sizeof ".checkpoint-" - 1) == 0;
         const bool is_file = strncmp(name, "model.gguf.", sizeof "model.gguf." - 1) == 0 ||
-                             strncmp(name, "mmproj.gguf.", sizeof "mmproj.gguf." - 1) == 0;
+                             strncmp(name, "mmproj.gguf.", sizeof "mmproj.gguf." - 1) == 0 ||
+                             strncmp(name, "scratch", sizeof "scratch" - 1) == 0;
         if (!ends_with(name, ".tmp") || !(is_folder || is_file)) continue;
         char *path = join(output_dir, name);
         if (!path) {

@@ -29,6 +29,8 @@ pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *f
 
 // The newest checkpoint of an output folder: its path, malloc'd; NULL when there is none.
 pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *err);
+// PD_ERR_ARGUMENT when there is one, for a run that begins anew.
+pd_status pd_checkpoint_expect_none(const char *output_dir, pd_error *err);
 // Removes all checkpoints but the newest `keep`.
 pd_status pd_checkpoint_remove(const char *output_dir, int32_t keep, pd_error *err);
 // Removes what runs that were killed while they saved have left half-written.

@@ -72,7 +72,7 @@ pd_status pd_collective_broadcast(const pd_collective *all, void *bytes, int32_t
 
 pd_status pd_collective_sum_on_node(const pd_collective *all, int32_t *values, int32_t n, pd_error *err) {
     if (alone(all)) return PD_OK;
-    const MPI_Comm of_node = *(MPI_Comm *)all->of_node;
-    return check(MPI_Allreduce(MPI_IN_PLACE, values, n, MPI_INT32_T, MPI_SUM, of_node), "sum on a machine",
+    MPI_Comm *of_node = all->of_node;
+    return check(MPI_Allreduce(MPI_IN_PLACE, values, n, MPI_INT32_T, MPI_SUM, *of_node), "sum on a machine",
                  err);
 }

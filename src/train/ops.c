@@ -121,10 +121,27 @@ struct ggml_tensor *pd_gelu_erf_back(struct ggml_context *ctx, struct ggml_tenso
     return like_node(ctx, x, sources, 2, run_gelu_erf_back, NULL);
 }
 
-// σ(x) from e^−|x|, which does not overflow.
+// σ(x) from e^−|x|, which does not overflow: e^−|x| or 1, by x's sign, over 1 + e^−|x|. A mask and not a
+// choice: compilers would branch, and not use SIMD.
 static inline float sigmoid_of(float x, float small) {
-    const float share = 1.0F / (1.0F + small);
-    return x < 0.0F ? small * share : share;
+    int32_t sign, bits;
+    const float one = 1.0F;
+    int32_t of_one;
+    memcpy(&sign, &x, sizeof sign);
+    memcpy(&bits, &small, sizeof bits);
+    memcpy(&of_one, &one, sizeof of_one);
+    const int32_t negative = sign >> 31, above = (bits & negative) | (of_one & ~negative);
+    float numerator;
+    memcpy(&numerator, &above, sizeof numerator);
+    return numerator / (1.0F + small);
+}
+
+// Exponentials are made in place, some at a time, so that they are still in the first-level cache when they
+// are used.
+enum { ACTIVATIONS = 1024 };
+
+static inline int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
 
 static inline void minus_absolute(const float *x, float *out, int64_t n) {
@@ -133,13 +150,18 @@ static inline void minus_absolute(const float *x, float *out, int64_t n) {
 }
 
 PD_CLONES
-static void silu_back(const float *gradient, const float *x, float *d_x, int64_t n) {
+static void silu_back_some(const float *gradient, const float *x, float *d_x, int64_t n) {
     minus_absolute(x, d_x, n);
     pd_exp_row(d_x, n);
     for (int64_t i = 0; i < n; i++) {
         const float sigmoid = sigmoid_of(x[i], d_x[i]);
         d_x[i] = gradient[i] * sigmoid * (1.0F + x[i] * (1.0F - sigmoid));
     }
+}
+
+static void silu_back(const float *gradient, const float *x, float *d_x, int64_t n) {
+    for (int64_t i = 0; i < n; i += ACTIVATIONS)
+        silu_back_some(gradient + i, x + i, d_x + i, least(ACTIVATIONS, n - i));
 }
 
 static void run_silu_back(struct ggml_tensor *out, int thread, int n_threads, void *user) {
@@ -157,8 +179,8 @@ struct ggml_tensor *pd_silu_back(struct ggml_context *ctx, struct ggml_tensor *g
 }
 
 PD_CLONES
-static void swiglu_back(const float *gradient, const float *gate, const float *up, float *d_gate, float *d_up,
-                        int64_t n) {
+static void swiglu_back_some(const float *gradient, const float *gate, const float *up, float *d_gate,
+                             float *d_up, int64_t n) {
     minus_absolute(gate, d_up, n);
     pd_exp_row(d_up, n);
     for (int64_t i = 0; i < n; i++) {
@@ -166,6 +188,12 @@ static void swiglu_back(const float *gradient, const float *gate, const float *u
         d_gate[i] = gradient[i] * up[i] * sigmoid * (1.0F + gate[i] * (1.0F - sigmoid));
         d_up[i] = gradient[i] * gate[i] * sigmoid;
     }
+}
+
+static void swiglu_back(const float *gradient, const float *gate, const float *up, float *d_gate, float *d_up,
+                        int64_t n) {
+    for (int64_t i = 0; i < n; i += ACTIVATIONS)
+        swiglu_back_some(gradient + i, gate + i, up + i, d_gate + i, d_up + i, least(ACTIVATIONS, n - i));
 }
 
 static void run_swiglu_back(struct ggml_tensor *out, int thread, int n_threads, void *user) {
@@ -268,9 +296,7 @@ struct ggml_tensor *pd_add_columns(struct ggml_context *ctx, struct ggml_tensor 
 // row: logits → softmax; −log softmax[label].
 PD_CLONES
 static float cross_entropy_row(float *row, int64_t n, int32_t label) {
-    float most = row[0];
-    for (int64_t i = 1; i < n; i++)
-        most = row[i] > most ? row[i] : most;
+    const float most = pd_max_row(row, n);
     for (int64_t i = 0; i < n; i++)
         row[i] -= most;
     const float of_label = row[label];

@@ -6,6 +6,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+// Roots that need not set errno can be taken in SIMD.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-math-errno")
+#endif
+
 // Its two graphs are one node each, in which every thread takes its share of every parameter.
 struct pd_optimizer {
     const pd_parameters *parameters;
@@ -52,12 +57,13 @@ typedef struct {
 } coefficients;
 
 PD_CLONES
-static void adamw(const coefficients *c, float *w, float *g, float *m, float *v, int64_t n) {
+static void adamw(const coefficients *constants, float *w, float *g, float *m, float *v, int64_t n) {
+    const coefficients c = *constants; // which nothing written here can change
     for (int64_t i = 0; i < n; i++) {
-        const float gradient = g[i] * c->scale;
-        m[i] = c->beta1 * m[i] + (1.0F - c->beta1) * gradient;
-        v[i] = c->beta2 * v[i] + (1.0F - c->beta2) * gradient * gradient;
-        w[i] = w[i] * c->decay - c->rate * m[i] / (sqrtf(v[i]) * c->correction + c->epsilon);
+        const float gradient = g[i] * c.scale;
+        m[i] = c.beta1 * m[i] + (1.0F - c.beta1) * gradient;
+        v[i] = c.beta2 * v[i] + (1.0F - c.beta2) * gradient * gradient;
+        w[i] = w[i] * c.decay - c.rate * m[i] / (sqrtf(v[i]) * c.correction + c.epsilon);
         g[i] = 0.0F;
     }
 }

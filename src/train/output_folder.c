@@ -25,13 +25,19 @@ static bool make_folders(char *path) {
     return mkdir(path, 0777) == 0 || errno == EEXIST;
 }
 
-pd_status pd_output_folder_open(const char *path, int *descriptor, pd_error *err) {
-    *descriptor = -1;
+pd_status pd_output_folder_make(const char *path, pd_error *err) {
     char *copy = strdup(*path ? path : ".");
     if (!copy) return pd_fail_memory(err, strlen(path), "a path");
     const bool made = make_folders(copy);
+    const int reason = errno;
     free(copy);
-    if (!made) return fail_path(err, path, "cannot make the output folder");
+    errno = reason;
+    return made ? PD_OK : fail_path(err, path, "cannot make the output folder");
+}
+
+pd_status pd_output_folder_open(const char *path, int *descriptor, pd_error *err) {
+    *descriptor = -1;
+    PD_TRY(pd_output_folder_make(path, err));
     const int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) return fail_path(err, path, "cannot open the output folder");
     pd_status status = PD_OK;

@@ -1,11 +1,10 @@
 #include "train/scratch.h"
 
 #include "model/synth.h"
+#include "train/output_folder.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static char *join(const char *folder, const char *name) {
     const size_t size = strlen(folder) + strlen(name) + 2;
@@ -16,8 +15,7 @@ static char *join(const char *folder, const char *name) {
 
 static pd_status write_pair(const char *geometry_path, const char *output_dir, uint64_t seed,
                             const char *model, const char *mmproj, pd_error *err) {
-    if (mkdir(output_dir, 0777) != 0 && errno != EEXIST)
-        return pd_fail(err, PD_ERR_IO, "%s: cannot make the output folder: %s", output_dir, strerror(errno));
+    PD_TRY(pd_output_folder_make(output_dir, err));
     pd_geometry_file file;
     PD_TRY(pd_geometry_read(geometry_path, &file, err));
     const pd_synth_params params = pd_synth_from_scratch(&file, seed);

@@ -10,6 +10,7 @@
 #include <ggml-alloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct pd_step {
     pd_step_params params;
@@ -178,19 +179,22 @@ static struct ggml_tensor *forward(batch *b) {
     const pd_policy *policy = b->step->params.policy;
     struct ggml_tensor *x = embed(b);
     struct ggml_tensor *positions = b->positions[0] = new_input(b, b->layout.stages[0].n_rows);
+    b->label_rows = new_input(b, b->layout.n_labels);
     for (int32_t s = 0; s < b->layout.n_stages; s++) {
         const int32_t first = s == 0 ? 0 : policy->layer_list[s - 1],
                       end = s + 1 < b->layout.n_stages ? policy->layer_list[s] : w->h.n_layers;
         if (s > 0) drop(b, s, first, &x, &positions);
         const pd_attender attender = {.build = pd_packed_attend, .user = b->attentions[s]};
         for (int32_t layer = first; layer < end; layer++) {
-            const pd_layer_input in = {
-                .rows = {.residual = x}, .positions = positions, .attention = &attender};
+            // nothing reads the last layer's other rows
+            const pd_layer_input in = {.rows = {.residual = x},
+                                       .positions = positions,
+                                       .attention = &attender,
+                                       .result_rows = layer + 1 == w->h.n_layers ? b->label_rows : NULL};
             x = pd_decoder_layer_forward(b->ctx, b->graph, w, layer, &in);
         }
     }
-    b->label_rows = new_input(b, b->layout.n_labels);
-    return pd_decoder_logits(b->ctx, w, ggml_get_rows(b->ctx, x, b->label_rows));
+    return pd_decoder_logits(b->ctx, w, x);
 }
 
 static pd_status build(batch *b, pd_error *err) {
@@ -250,6 +254,25 @@ static pd_status keep_selected(pd_step *step, const batch *b, pd_error *err) {
     return PD_OK;
 }
 
+// Steps walk through hundreds of megabytes: with pages of two mebibytes they fault and miss the TLB less.
+// Only advice, and where the system knows no such pages nothing.
+static void advise_huge_pages(struct ggml_cgraph *graph) {
+#ifdef MADV_HUGEPAGE
+    ggml_backend_buffer_t advised = NULL;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        const ggml_backend_buffer_t buffer = ggml_graph_node(graph, i)->buffer;
+        if (!buffer || buffer == advised) continue;
+        const uintptr_t huge = (uintptr_t)2 << 20, base = (uintptr_t)ggml_backend_buffer_get_base(buffer);
+        const uintptr_t first = (base + huge - 1) / huge * huge,
+                        last = (base + ggml_backend_buffer_get_size(buffer)) / huge * huge;
+        if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
+        advised = buffer;
+    }
+#else
+    (void)graph;
+#endif
+}
+
 static pd_status lower(batch *b, pd_error *err) {
     const pd_step_params *params = &b->step->params;
     if (!params->lowering) return PD_OK;
@@ -265,6 +288,7 @@ static pd_status compute(pd_step *step, batch *b, pd_error *err) {
     PD_TRY(lower(b, err));
     if (!ggml_gallocr_alloc_graph(step->allocator, b->graph))
         return pd_fail_memory(err, 0, "a training step");
+    advise_huge_pages(b->graph);
     set_inputs(b);
     const enum ggml_status status = ggml_backend_graph_compute(step->params.backend->cpu, b->graph);
     if (status == GGML_STATUS_ABORTED) return pd_fail(err, PD_ERR_CANCELLED, "cancelled");

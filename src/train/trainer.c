@@ -261,17 +261,10 @@ static pd_status open_loader(trainer *t, pd_error *err) {
 
 // What is there of earlier runs: leftovers go; checkpoints belong to the run that goes on from them.
 static pd_status clear_output(const pd_train_params *p, pd_error *err) {
-    char *newest = NULL;
     PD_TRY(pd_checkpoint_clean(p->output_dir, err));
     if (p->resume_from_checkpoint) return PD_OK;
     if (p->overwrite_output_dir) return pd_checkpoint_remove(p->output_dir, 0, err);
-    PD_TRY(pd_checkpoint_newest(p->output_dir, &newest, err));
-    if (!newest) return PD_OK;
-    free(newest);
-    return pd_fail(err, PD_ERR_ARGUMENT,
-                   "%s: holds an earlier run's checkpoints (expected resume, overwrite_output_dir or another "
-                   "output_dir)",
-                   p->output_dir);
+    return pd_checkpoint_expect_none(p->output_dir, err);
 }
 
 static pd_status make_output(trainer *t, pd_error *err) {
