@@ -37,7 +37,8 @@ if [ -f "$pocket/pyramid.gguf" ] && [ -f "$pocket/pyramid-mmproj.gguf" ]; then
     # shellcheck disable=SC2086
     set -- "$pdrop" run $model --image $pictures/receipt-1.png -p 'What is the total?' -n 16 -v
     show 'One of them from inside: ever fewer image tokens (printed as far as the totals)' "$@"
-    "$@" 2>&1 | sed '/^total/q'
+    "$@" >"$build/demo.run" 2>&1
+    sed '/^total/q' "$build/demo.run"
     # shellcheck disable=SC2086
     set -- "$pdrop" bench $model --text-tokens 40 -r 5 -n 4
     show 'In turn with the dense model, medians of 5 rounds in ms (the chief lines)' "$@"
