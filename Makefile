@@ -61,8 +61,8 @@ asan: setup ## the tests under AddressSanitizer and UBSan, in build-asan/
 
 tsan: setup ## sessions and the training's loader side by side under ThreadSanitizer, in build-tsan/
 	@$(call configure,build-tsan,-DPD_TSAN=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo)
-	@cmake --build build-tsan --target test_sessions test_attention test_train_data
-	@build-tsan/tests/test_sessions && build-tsan/tests/test_attention && build-tsan/tests/test_train_data
+	@cmake --build build-tsan --target test_sessions test_attention test_eval test_train_data
+	@build-tsan/tests/test_sessions && build-tsan/tests/test_attention && build-tsan/tests/test_eval && build-tsan/tests/test_train_data
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (600), in build-fuzz/ (needs clang)
 	@$(SETUP) --fuzz

@@ -225,7 +225,7 @@ static pd_status ask(pd_model *model, const pd_questions *q, int32_t n_sessions,
     pd_session_params session;
     pd_session_params_default(&session, sizeof session);
     session.n_predict = 6;
-    session.n_threads = 2;
+    session.n_threads = n_sessions; // one each, for ThreadSanitizer does not understand OpenMP teams
     h->first = q->items;
     const pd_eval_params params = {.model = model,
                                    .session = &session,

@@ -58,6 +58,7 @@ typedef struct {
     pd_file_writer writer; // of --answers-file; stream NULL: none
     char model[160];
     char schedule[512];
+    int image_width, text_width, answer_width; // of -v's columns
     pd_scores scores;
     int64_t n, n_prompt_tokens, n_image_tokens, n_generated;
     double encode_ms, prefill_ms, decode_ms, seconds;
@@ -93,6 +94,22 @@ static void name_schedule(const pd_policy *policy, char *name, size_t size) {
         snprintf(name + used, size - (size_t)used, ";positions=original");
 }
 
+// Columns as wide as the texts, up to some width that most lines keep to.
+static int wider(int width, const char *text, int most) {
+    const size_t length = text ? strlen(text) : 0;
+    return length > (size_t)width ? (int)(length < (size_t)most ? length : (size_t)most) : width;
+}
+
+static void choose_widths(const pd_questions *questions, tally *t) {
+    t->answer_width = 8;
+    for (size_t i = 0; i < questions->n; i++) {
+        const pd_eval_question *question = &questions->items[i];
+        t->image_width = wider(t->image_width, question->image, 32);
+        t->text_width = wider(t->text_width, question->text, 60);
+        t->answer_width = wider(t->answer_width, question->answer, 24);
+    }
+}
+
 // ---- answers ----------------------------------------------------------------------------------------------
 
 static pd_status write_answer(tally *t, const pd_eval_question *question, const char *text, bool right,
@@ -126,7 +143,8 @@ static pd_status write_answer(tally *t, const pd_eval_question *question, const 
 }
 
 // One line, whatever is in the texts.
-static pd_status print_answer(const pd_eval_question *question, const char *text, bool right, pd_error *err) {
+static pd_status print_answer(const tally *t, const pd_eval_question *question, const char *text, bool right,
+                              pd_error *err) {
     FILE *out = flags.json ? stderr : stdout;
     const char *parts[] = {question->image ? question->image : "", question->text, text,
                            question->answer ? question->answer : ""};
@@ -139,13 +157,13 @@ static pd_status print_answer(const pd_eval_question *question, const char *text
     }
     if (copied) {
         pd_cli_progress_end();
-        fprintf(out, "%-18s  %-46s  ", copies[0], copies[1]);
+        fprintf(out, "%-*s  %-*s  ", t->image_width, copies[0], t->text_width, copies[1]);
         if (!question->answer) {
             fprintf(out, "%s\n", copies[2]);
         } else if (right) {
-            fprintf(out, "%-14s  right\n", copies[2]);
+            fprintf(out, "%-*s  right\n", t->answer_width, copies[2]);
         } else {
-            fprintf(out, "%-14s  wrong: %s\n", copies[2], copies[3]);
+            fprintf(out, "%-*s  wrong: %s\n", t->answer_width, copies[2], copies[3]);
         }
     }
     for (size_t i = 0; i < 4; i++)
@@ -162,7 +180,7 @@ static pd_status on_answer(const pd_eval_question *question, const pd_eval_answe
         PD_TRY(pd_scores_add(&t->scores, question->task, question->held_out, right, err));
     }
     if (t->writer.stream) PD_TRY(write_answer(t, question, answer->text, right, err));
-    if (flags.verbose) PD_TRY(print_answer(question, answer->text, right, err));
+    if (flags.verbose) PD_TRY(print_answer(t, question, answer->text, right, err));
     t->n++;
     t->n_prompt_tokens += answer->n_prompt_tokens;
     t->n_image_tokens += answer->n_image_tokens;
@@ -267,6 +285,7 @@ static pd_status ask(pd_model *model, const pd_questions *questions, const atomi
     session.n_predict = flags.max_new_tokens;
     name_model(pd_model_flags.model, t->model, sizeof t->model);
     name_schedule(&policy, t->schedule, sizeof t->schedule);
+    choose_widths(questions, t);
     const pd_eval_params params = {.model = model,
                                    .session = &session,
                                    .image_folder = flags.image_folder,
