@@ -17,6 +17,7 @@ struct pd_gemm {
     // oneDNN errs on a single column with a stride (seen with 3.7's kernels for AVX2 and AVX-512): it is
     // given one without, in the scratch memory.
     bool is_column;
+    uint64_t id; // never given twice in a cache
     int64_t users;
     uint64_t last_used;
 };
@@ -229,6 +230,7 @@ static pd_status get_locked(pd_gemm_cache *cache, const pd_gemm_shape *shape, co
     *gemm = (pd_gemm){.shape = *shape,
                       .engine = cache->engine,
                       .is_column = shape->n == 1 && shape->destination_stride_m != 1,
+                      .id = cache->clock,
                       .users = 1,
                       .last_used = cache->clock};
     const dnnl_status_t status = gemm_init(gemm);
@@ -276,26 +278,44 @@ static dnnl_status_t wrap(dnnl_memory_t *memory, const_dnnl_memory_desc_t descri
     return dnnl_memory_create(memory, description, engine, (void *)(uintptr_t)data);
 }
 
+static void free_handles(pd_gemm_handles *handles) {
+    for (int i = 0; i < 4; i++) {
+        if (handles->memory[i]) dnnl_memory_destroy(handles->memory[i]);
+    }
+    *handles = (pd_gemm_handles){0};
+}
+
+// The primitive's handles, without data.
+static dnnl_status_t find_handles(const pd_gemm *gemm, const pd_worker *worker, pd_gemm_handles **found) {
+    pd_gemm_handles *handles = *found = &worker->handles[gemm->id % PD_KEPT_HANDLES];
+    if (handles->id == gemm->id) return dnnl_success;
+    free_handles(handles);
+    const const_dnnl_memory_desc_t descriptions[4] = {gemm->source, gemm->weights, gemm->destination,
+                                                      gemm->scratchpad};
+    dnnl_status_t status = dnnl_success;
+    for (int i = 0; i < 4 && status == dnnl_success; i++)
+        status = wrap(&handles->memory[i], descriptions[i], gemm->engine, DNNL_MEMORY_NONE);
+    if (status == dnnl_success) handles->id = gemm->id;
+    return status;
+}
+
 static void run(const pd_gemm *gemm, pd_worker *worker, const void *source, const void *weights,
                 void *destination) {
-    dnnl_exec_arg_t arguments[4] = {{.arg = DNNL_ARG_SRC},
-                                    {.arg = DNNL_ARG_WEIGHTS},
-                                    {.arg = DNNL_ARG_DST},
-                                    {.arg = DNNL_ARG_SCRATCHPAD}};
-    dnnl_status_t status = wrap(&arguments[0].memory, gemm->source, gemm->engine, source);
-    if (status == dnnl_success) status = wrap(&arguments[1].memory, gemm->weights, gemm->engine, weights);
-    if (status == dnnl_success)
-        status = wrap(&arguments[2].memory, gemm->destination, gemm->engine, destination);
-    if (status == dnnl_success)
-        status = wrap(&arguments[3].memory, gemm->scratchpad, gemm->engine, worker->scratch);
+    static const int roles[4] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD};
+    const void *const data[4] = {source, weights, destination, worker->scratch};
+    dnnl_exec_arg_t arguments[4];
+    pd_gemm_handles *handles = NULL;
+    dnnl_status_t status = find_handles(gemm, worker, &handles);
+    for (int i = 0; i < 4 && status == dnnl_success; i++) {
+        arguments[i] = (dnnl_exec_arg_t){.arg = roles[i], .memory = handles->memory[i]};
+        // oneDNN takes no const data; what it is given as an input it only reads
+        status = dnnl_memory_set_data_handle(handles->memory[i], (void *)(uintptr_t)data[i]);
+    }
     const int threads = plan_for_one_thread(); // some kernels ask again
     if (status == dnnl_success)
         status = dnnl_primitive_execute(gemm->primitive, worker->stream, 4, arguments);
     if (status == dnnl_success) status = dnnl_stream_wait(worker->stream);
     plan_as_before(threads);
-    for (int i = 0; i < 4; i++) {
-        if (arguments[i].memory) dnnl_memory_destroy(arguments[i].memory);
-    }
     if (status != dnnl_success) worker->failed = status;
 }
 
@@ -348,8 +368,12 @@ void pd_gemm_pack(const pd_gemm *gemm, pd_worker *worker, const void *weights, i
 
 pd_status pd_worker_create(const pd_gemm_cache *cache, pd_worker *worker, pd_error *err) {
     *worker = (pd_worker){0};
+    worker->handles = calloc(PD_KEPT_HANDLES, sizeof *worker->handles);
+    if (!worker->handles) return pd_fail_memory(err, PD_KEPT_HANDLES * sizeof *worker->handles, "oneDNN");
     const dnnl_status_t status = dnnl_stream_create(&worker->stream, cache->engine, 0);
-    return status == dnnl_success ? PD_OK : fail(err, status, "a stream");
+    if (status == dnnl_success) return PD_OK;
+    pd_worker_free(worker);
+    return fail(err, status, "a stream");
 }
 
 static pd_status grow(void **memory, size_t *capacity, size_t bytes, pd_error *err) {
@@ -370,6 +394,9 @@ pd_status pd_worker_reserve(pd_worker *worker, size_t scratch_bytes, size_t pane
 }
 
 void pd_worker_free(pd_worker *worker) {
+    for (int i = 0; worker->handles && i < PD_KEPT_HANDLES; i++)
+        free_handles(&worker->handles[i]);
+    free(worker->handles);
     if (worker->stream) dnnl_stream_destroy(worker->stream);
     free(worker->scratch);
     free(worker->panel);

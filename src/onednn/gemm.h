@@ -38,12 +38,22 @@ size_t pd_gemm_scratch_bytes(const pd_gemm *gemm);
 // Bytes of packed weights of this shape.
 size_t pd_gemm_packed_bytes(const pd_gemm *gemm);
 
+// oneDNN's handles of a primitive's matrices: source, weights, destination, scratch memory. Making them takes
+// as long as a small product, so that a worker keeps those of the last primitives.
+typedef struct pd_gemm_handles {
+    uint64_t id; // of the primitive; 0: none
+    dnnl_memory_t memory[4];
+} pd_gemm_handles;
+
+enum { PD_KEPT_HANDLES = 64 };
+
 // What one thread runs primitives with.
 typedef struct pd_worker {
     dnnl_stream_t stream;
-    void *scratch; // for oneDNN
-    void *panel;   // for the weights of one task, converted on the way
-    void *tile;    // for a task's result before its epilogue
+    pd_gemm_handles *handles; // [PD_KEPT_HANDLES], by id
+    void *scratch;            // for oneDNN
+    void *panel;              // for the weights of one task, converted on the way
+    void *tile;               // for a task's result before its epilogue
     size_t scratch_bytes, panel_bytes, tile_bytes;
     dnnl_status_t failed;
 } pd_worker;

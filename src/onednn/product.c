@@ -7,6 +7,8 @@
 
 // Rows of a task when each panel of weights is converted on the way: long, so that a conversion serves many.
 enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
+// And where a panel is so few weights that calling oneDNN counts beside multiplying.
+enum { SMALL_PANEL = 1 << 17, SMALL_PANEL_CHUNK_ROWS = 256 };
 
 struct pd_product {
     pd_number_kind kind;
@@ -132,7 +134,10 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     read_geometry(p, node);
     plan_source(p, node->src[1]);
     plan_weights(p, node->src[0]);
-    cut_rows(p, p->converts ? LONG_CHUNK_ROWS : PD_CHUNK_ROWS);
+    int64_t longest = p->converts ? LONG_CHUNK_ROWS : PD_CHUNK_ROWS;
+    if (!p->outer && pd_panel_columns(p->n, 0) * p->k <= SMALL_PANEL && longest < SMALL_PANEL_CHUNK_ROWS)
+        longest = SMALL_PANEL_CHUNK_ROWS;
+    cut_rows(p, longest);
     // A converted panel serves all its chunks in one task.
     p->tasks_per_batch = p->n_panels * (p->converts ? 1 : p->n_chunks);
     p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;

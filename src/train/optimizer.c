@@ -6,11 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-// Roots that need not set errno can be taken in SIMD.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-math-errno")
-#endif
-
 // Its two graphs are one node each, in which every thread takes its share of every parameter.
 struct pd_optimizer {
     const pd_parameters *parameters;
