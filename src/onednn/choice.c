@@ -81,8 +81,8 @@ static bool is_saturating(void) {
 #endif
 }
 
-pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, bool eight_bits, pd_choice *choice,
-                    pd_error *err) {
+pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, bool eight_bits, bool floats,
+                    pd_choice *choice, pd_error *err) {
     if (!can_multiply(cache, PD_NUMBER_F32)) {
         *choice = (pd_choice){.useless = true, .description = "ggml"};
         return pd_fail(err, PD_ERR_UNSUPPORTED, "compute: oneDNN has no fast kernels for this CPU (%s)",
@@ -101,7 +101,7 @@ pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, bool eight_bi
     choice->floating = compute == PD_COMPUTE_INT8 && integers ? integer : choice->changing;
     // Both are at least as exact as ggml's own kernels for quantised weights, which round activations to
     // eight bits too (docs/models.md). Where f32 has AVX-512, sixteen bits in AVX2's registers gain nothing.
-    const bool gains = int16 ? !has_bits(BIT_AVX512) : !saturating;
+    const bool gains = !floats && (int16 ? !has_bits(BIT_AVX512) : !saturating);
     const bool quantised = integers && (compute == PD_COMPUTE_INT8 || (compute == PD_COMPUTE_AUTO && gains));
     choice->quantised = quantised ? integer : choice->changing;
     describe(choice);

@@ -61,7 +61,7 @@ __attribute__((format(printf, 3, 4))) static void say(const pd_lowering *lowerin
 static pd_status choose(pd_lowering *lowering, pd_error *err) {
     pd_error lack;
     const pd_status status = pd_choose(lowering->cache, lowering->params.compute, lowering->params.eight_bits,
-                                       &lowering->choice, &lack);
+                                       lowering->params.floats, &lowering->choice, &lack);
     if (status == PD_OK) return PD_OK;
     if (lowering->params.strict || status != PD_ERR_UNSUPPORTED)
         return pd_fail(err, status, "%s", lack.message);

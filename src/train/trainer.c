@@ -135,7 +135,8 @@ static pd_status open_model(trainer *t, pd_error *err) {
     PD_TRY(pd_parameters_create(&wanted, &t->backend, &t->weights, &t->parameters, err));
     if (t->parameters.n == 0)
         return pd_fail(err, PD_ERR_ARGUMENT, "nothing is trained: everything is frozen");
-    const pd_lowering_params lowering = {.compute = p->compute,
+    const pd_lowering_params lowering = {.floats = true,
+                                         .compute = p->compute,
                                          .strict = p->compute_strict,
                                          .log = is_first(t) ? p->log : NULL,
                                          .log_user = p->log_user};
