@@ -61,9 +61,9 @@ if readelf -d "$scratch/static" | grep -q 'NEEDED.*pyramiddrop'; then fail 'the 
 "$program" version | grep -q -F "$version" || fail "pdrop version does not say $version"
 
 # The manual page has the options that the program's own help has, and completion offers them.
-for command in run info flops bench synth train; do "$program" $command --help; done |
-    sed -n 's/^  \(-., \)\{0,1\}\(--[a-z0-9_-]*\).*/\2/p' | sort -u >"$scratch/helped"
-sed -n '/^\.SH OPTIONS/,/^\.SH POLICIES/{s/\\-/-/g;/^\.\(B\|BI\|BR\) -/p;}' "$manual" | grep -o -e '--[a-z][a-z0-9_-]*' |
+for command in run info flops bench synth train eval report; do "$program" $command --help; done |
+    sed -n 's/^  \(-., \)\{0,1\}\(--[a-z_-]*\).*/\2/p' | sort -u >"$scratch/helped"
+sed -n '/^\.SH OPTIONS/,/^\.SH POLICIES/{s/\\-/-/g;/^\.\(B\|BI\|BR\) -/p;}' "$manual" | grep -o -e '--[a-z][a-z_-]*' |
     sort -u >"$scratch/in_manual"
 diff "$scratch/helped" "$scratch/in_manual" >"$scratch/options" ||
     { cat "$scratch/options"; fail 'options of the manual page (>) are not those of the help (<)'; }
