@@ -159,8 +159,7 @@ typedef enum pd_compute_type {
     PD_COMPUTE_F32 = 2,
     PD_COMPUTE_BF16 = 3, // inputs rounded to bf16, sums in f32
     // inputs rounded to 8 bits: a scale for each weight column and each activation row; on x86 without VNNI
-    // to
-    // 11 and 14, in 16, at the same speed
+    // to 11 and 14
     PD_COMPUTE_INT8 = 4,
 } pd_compute_type;
 

@@ -16,7 +16,7 @@ typedef struct pd_choice {
 
 // PD_ERR_UNSUPPORTED: the CPU cannot do what was asked for; *choice is then the best it can. `err` says what
 // it lacks.
-// eight_bits: PD_COMPUTE_INT8 in eight bits, also where the CPU is as fast in sixteen. floats:
+// eight_bits: PD_COMPUTE_INT8 in eight bits, also where sixteen would take their place. floats:
 // PD_COMPUTE_AUTO picks no integers.
 pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, bool eight_bits, bool floats,
                     pd_choice *choice, pd_error *err);

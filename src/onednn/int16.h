@@ -1,7 +1,7 @@
 // Products of sixteen-bit integers, for x86 without VNNI. Such CPUs multiply eight-bit numbers with an
 // instruction that adds two products in sixteen bits, where two whole ones do not fit, and a second that
-// widens; sixteen-bit numbers take the second alone (vpmaddwd), as fast, and their rounding is finer than
-// bf16's. oneDNN has no such product.
+// widens; sixteen-bit numbers take the second alone (vpmaddwd), four instructions where eight bits take
+// three, and their rounding is finer than bf16's. oneDNN has no such product.
 #pragma once
 
 #include <stdbool.h>

@@ -19,7 +19,7 @@ typedef struct pd_lowering_params {
     bool strict;              // an error, where else something slower is taken and said
     bool floats;              // PD_COMPUTE_AUTO picks no integers: for training
     bool everything;          // products of any size, where else small ones stay with ggml (for tests)
-    bool eight_bits;          // int8 in eight bits, also where the CPU is as fast in sixteen (for tests)
+    bool eight_bits;          // int8 in eight bits, also where sixteen would take their place (for tests)
     size_t most_packed_bytes; // 0: as much as the machine can spare
     pd_log_callback log;
     void *log_user;

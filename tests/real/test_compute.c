@@ -177,8 +177,9 @@ static agreement compare(const float *rows) {
 
 // What is wanted: the same most likely token, and little divergence. The second always holds; the first is
 // only reported where activations are rounded to eight bits, by us or by ggml: neither reaches it.
-static void check(pd_compute_type compute, const char *name, double wanted_top1, double most_divergence) {
-    const pd_lowering_params params = {.compute = compute, .strict = true};
+static void check(pd_compute_type compute, bool eight_bits, const char *name, double wanted_top1,
+                  double most_divergence) {
+    const pd_lowering_params params = {.compute = compute, .eight_bits = eight_bits, .strict = true};
     pd_lowering *lowering;
     pd_error err;
     const pd_status status = pd_lowering_create(&params, &lowering, &err);
@@ -204,18 +205,24 @@ static void check(pd_compute_type compute, const char *name, double wanted_top1,
 
 static void bf16(void **state) {
     (void)state;
-    check(PD_COMPUTE_BF16, "bf16", 0.99, 1e-3);
+    check(PD_COMPUTE_BF16, false, "bf16", 0.99, 1e-3);
 }
 
 static void int8(void **state) {
     (void)state;
-    check(PD_COMPUTE_INT8, "int8", 0.98, 1e-2);
+    check(PD_COMPUTE_INT8, false, "int8", 0.98, 1e-2);
+}
+
+// What int8 would be on a CPU that multiplies sixteen bits instead.
+static void eight_bits(void **state) {
+    (void)state;
+    check(PD_COMPUTE_INT8, true, "int8 in eight bits", 0.98, 1e-2);
 }
 
 // For comparison: ggml rounds activations to eight bits, in blocks of 32, where weights are quantised.
 static void ggml(void **state) {
     (void)state;
-    check(PD_COMPUTE_GGML, "ggml", 0.98, 1e-2);
+    check(PD_COMPUTE_GGML, false, "ggml", 0.98, 1e-2);
 }
 
 // ---- the text ----------------------------------------------------------------------------------------------
@@ -261,6 +268,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bf16),
         cmocka_unit_test(int8),
+        cmocka_unit_test(eight_bits),
         cmocka_unit_test(ggml),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
