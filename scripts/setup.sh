@@ -9,7 +9,7 @@
 #   --dev      also clang-format, clang-tidy and valgrind      (make format, tidy, valgrind)
 #   --vulkan   also ggml's Vulkan backend and Mesa's drivers   (make test-vulkan)
 #   --real     also Python's pip                               (make test-real)
-#   --peers    also Python with virtual environments           (make bench-peers)
+#   --peers    also Python with virtual environments           (make bench-peers, bench-train)
 #   --tools    also cairo, pango and the fonts of pictures     (make tools)
 #   --mpi      also Open MPI                                   (training with several ranks)
 #

@@ -46,6 +46,10 @@ static void writer_free(pd_file_writer *writer) {
     *writer = (pd_file_writer){0};
 }
 
+void pd_mapped_file_forget(const pd_mapped_file *file) {
+    if (file->data) madvise((void *)(uintptr_t)file->data, file->size, MADV_DONTNEED);
+}
+
 // Not mkstemps, which makes the file private: the umask, which all threads share, can only be read by
 // changing it.
 static int create_temporary(char *name, size_t size, const char *path) {

@@ -14,6 +14,8 @@ typedef struct {
 // Maps `path`. Fails with PD_ERR_IO when it cannot be opened or is not a regular file.
 pd_status pd_mapped_file_open(const char *path, pd_mapped_file *file, pd_error *err);
 void pd_mapped_file_close(pd_mapped_file *file);
+// Gives back the memory that holds what was read so far; what is read again is fetched again.
+void pd_mapped_file_forget(const pd_mapped_file *file);
 
 // Writes to "<path>.XXXXXX.tmp" in the same directory; commit renames it to `path`, discard removes it.
 typedef struct {

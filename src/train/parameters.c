@@ -232,6 +232,9 @@ pd_status pd_parameters_create(const pd_trainable *trainable, const pd_backend *
     }
     if (tied) decoder->output = decoder->token_embedding;
     free(list);
+    // most of what was read is copied now, and not wanted a second time
+    pd_mapped_file_forget(&weights->text_file.file);
+    pd_mapped_file_forget(&weights->vision_file.file);
     if (status != PD_OK) pd_parameters_free(parameters);
     return status;
 }
