@@ -8,6 +8,8 @@
 // Rows of a task when each panel of weights is converted on the way: long, so that a conversion serves many.
 enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
 // And where a panel is so few weights that calling oneDNN counts beside multiplying.
+// A copy pays for itself with so many rows.
+enum { ALIASING_BYTES = 2048, LEAST_COPIED_FOR = 64, COPIED_CHUNK_ROWS = 256 };
 enum { SMALL_PANEL = 1 << 17, SMALL_PANEL_CHUNK_ROWS = 256 };
 
 struct pd_product {
@@ -15,6 +17,7 @@ struct pd_product {
     const pd_packed *packed;
     bool outer;    // OUT_PROD: weights' rows run along the inner dimension
     bool converts; // weights go through worker->panel
+    bool copies;   // as they are, for their rows lie too evenly; each task has a copy of its own
     int64_t m, n, k, n_panels;
     int64_t chunk, n_chunks, tasks_per_batch, n_tasks;
     int64_t group, n_groups;
@@ -46,6 +49,11 @@ static void cut_rows(pd_product *p, int64_t longest) {
 static int64_t chunk_rows(const pd_product *p, int64_t chunk) {
     const int64_t left = p->m - chunk * p->chunk;
     return left < p->chunk ? left : p->chunk;
+}
+
+// Tasks of a panel: a converted one serves all its chunks in one.
+static int64_t chunk_tasks(const pd_product *p) {
+    return p->converts && !p->copies ? 1 : p->n_chunks;
 }
 
 static void read_geometry(pd_product *p, const struct ggml_tensor *node) {
@@ -86,7 +94,11 @@ static void plan_source(pd_product *p, const struct ggml_tensor *source) {
 
 static void plan_weights(pd_product *p, const struct ggml_tensor *weights) {
     const enum ggml_type own = p->kind == PD_NUMBER_F32 ? GGML_TYPE_F32 : GGML_TYPE_BF16;
-    p->converts = !p->packed && weights->type != own;
+    // Rows some kibibytes apart fall into few sets of the first-level cache, and oneDNN's kernels for narrow
+    // products read them in place, at half their rate.
+    p->copies = !p->packed && weights->type == own && p->outer && p->m >= LEAST_COPIED_FOR &&
+                weights->nb[1] % ALIASING_BYTES == 0;
+    p->converts = !p->packed && (weights->type != own || p->copies);
     if (p->packed) return;
     const int64_t number = (int64_t)ggml_type_size(weights->type);
     if (p->converts) {
@@ -134,12 +146,11 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     read_geometry(p, node);
     plan_source(p, node->src[1]);
     plan_weights(p, node->src[0]);
-    int64_t longest = p->converts ? LONG_CHUNK_ROWS : PD_CHUNK_ROWS;
+    int64_t longest = p->copies ? COPIED_CHUNK_ROWS : p->converts ? LONG_CHUNK_ROWS : PD_CHUNK_ROWS;
     if (!p->outer && pd_panel_columns(p->n, 0) * p->k <= SMALL_PANEL && longest < SMALL_PANEL_CHUNK_ROWS)
         longest = SMALL_PANEL_CHUNK_ROWS;
     cut_rows(p, longest);
-    // A converted panel serves all its chunks in one task.
-    p->tasks_per_batch = p->n_panels * (p->converts ? 1 : p->n_chunks);
+    p->tasks_per_batch = p->n_panels * chunk_tasks(p);
     p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;
     const pd_status status = p->n_tasks > INT32_MAX / 2
                                  ? pd_fail(err, PD_ERR_UNSUPPORTED, "a matrix product of too many parts")
@@ -272,7 +283,7 @@ static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, con
 static void run_task(const pd_product *p, pd_worker *worker, int64_t index, const struct ggml_tensor *weights,
                      const void *source, const struct ggml_tensor *destination) {
     const int64_t batch = index / p->tasks_per_batch, i2 = batch % p->n2, i3 = batch / p->n2;
-    const int64_t within = index % p->tasks_per_batch, n_chunks = p->converts ? 1 : p->n_chunks;
+    const int64_t within = index % p->tasks_per_batch, n_chunks = chunk_tasks(p);
     task t = {.batch = batch, .panel = within / n_chunks, .row_bytes = destination->nb[1]};
     const char *matrix = (const char *)weights->data + (size_t)(i2 / p->broadcast2) * weights->nb[2] +
                          (size_t)(i3 / p->broadcast3) * weights->nb[3];
@@ -282,7 +293,8 @@ static void run_task(const pd_product *p, pd_worker *worker, int64_t index, cons
         const size_t column = weights->nb[p->outer ? 0 : 1];
         t.weights = matrix + (size_t)(t.panel * PD_PANEL_COLUMNS) * column;
     }
-    const int64_t from = p->converts ? 0 : within % n_chunks, to = p->converts ? p->n_chunks : from + 1;
+    const bool all = n_chunks < p->n_chunks;
+    const int64_t from = all ? 0 : within % n_chunks, to = all ? p->n_chunks : from + 1;
     for (t.chunk = from; t.chunk < to; t.chunk++) {
         const int64_t row = t.chunk * p->chunk;
         t.source = (const char *)source + (size_t)i3 * p->source_nb3 + (size_t)i2 * p->source_nb2 +
