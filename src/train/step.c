@@ -46,7 +46,7 @@ pd_status pd_step_create(const pd_step_params *params, pd_step **out, pd_error *
     if (!step) return pd_fail_memory(err, sizeof *step, "a training step");
     step->params = *params;
     step->allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(params->backend->cpu));
-    pd_status status = step->allocator ? PD_OK : pd_fail_memory(err, 0, "a training step");
+    pd_status status = step->allocator ? PD_OK : pd_fail_memory(err, sizeof *step, "a training step");
     if (status == PD_OK) status = pd_small_products_create(params->backend->n_threads, &step->products, err);
     if (status != PD_OK) {
         pd_step_free(step);
@@ -287,7 +287,9 @@ static pd_status lower(batch *b, pd_error *err) {
 static pd_status compute(pd_step *step, batch *b, pd_error *err) {
     PD_TRY(lower(b, err));
     if (!ggml_gallocr_alloc_graph(step->allocator, b->graph))
-        return pd_fail_memory(err, 0, "a training step");
+        return pd_fail(err, PD_ERR_MEMORY,
+                       "out of memory for a training step of %d rows (a smaller batch takes less)",
+                       b->layout.stages[0].n_rows);
     advise_huge_pages(b->graph);
     set_inputs(b);
     const enum ggml_status status = ggml_backend_graph_compute(step->params.backend->cpu, b->graph);
