@@ -135,3 +135,10 @@ pd_status pd_file_writer_reserve(pd_file_writer *writer, size_t size, pd_error *
     }
     return PD_OK;
 }
+
+char *pd_path_join(const char *folder, const char *name) {
+    const size_t size = strlen(folder) + strlen(name) + 2;
+    char *path = malloc(size);
+    if (path) snprintf(path, size, "%s/%s", folder, name);
+    return path;
+}

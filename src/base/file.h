@@ -34,3 +34,6 @@ void pd_file_writer_discard(pd_file_writer *writer);
 // Takes `size` bytes of the disk beforehand, so that a disk that is too full is found out at once. File
 // systems that cannot say pass.
 pd_status pd_file_writer_reserve(pd_file_writer *writer, size_t size, pd_error *err);
+
+// "folder/name", malloc'd; NULL when there is no memory.
+char *pd_path_join(const char *folder, const char *name);

@@ -3,6 +3,7 @@
 #include "onednn/clones.h"
 #include "onednn/softmax.h"
 #include "train/custom.h"
+#include "train/lanes.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -143,16 +144,7 @@ static void scatter_head(const float *from, int64_t head_dim, int64_t rows, floa
     }
 }
 
-enum { LANES = 16 }; // sums in so many parts, for SIMD: floats are not added in another order unasked
-
-static inline float add_lanes(const float *lanes) {
-    float sum = 0.0F;
-    for (int i = 0; i < LANES; i++)
-        sum += lanes[i];
-    return sum;
-}
-
-// row[0 … seen) becomes its softmax, row[seen … n) zero. n is a multiple of LANES.
+// row[0 … seen) becomes its softmax, row[seen … n) zero. n is a multiple of PD_LANES.
 PD_CLONES
 static void softmax_row(float *row, int64_t seen, int64_t n) {
     const float most = pd_max_row(row, seen);
@@ -160,12 +152,12 @@ static void softmax_row(float *row, int64_t seen, int64_t n) {
         row[i] -= most;
     pd_exp_row(row, seen);
     memset(row + seen, 0, (size_t)(n - seen) * sizeof *row);
-    float lanes[LANES] = {0};
-    for (int64_t i = 0; i < n; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++)
+    float lanes[PD_LANES] = {0};
+    for (int64_t i = 0; i < n; i += PD_LANES) {
+        for (int lane = 0; lane < PD_LANES; lane++)
             lanes[lane] += row[i + lane];
     }
-    const float factor = 1.0F / add_lanes(lanes);
+    const float factor = 1.0F / pd_add_lanes(lanes);
     for (int64_t i = 0; i < seen; i++)
         row[i] *= factor;
 }
@@ -173,12 +165,12 @@ static void softmax_row(float *row, int64_t seen, int64_t n) {
 // d_row = row ∘ (d_row − Σ row ∘ d_row)
 PD_CLONES
 static void softmax_row_back(const float *row, float *d_row, int64_t n) {
-    float lanes[LANES] = {0};
-    for (int64_t i = 0; i < n; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++)
+    float lanes[PD_LANES] = {0};
+    for (int64_t i = 0; i < n; i += PD_LANES) {
+        for (int lane = 0; lane < PD_LANES; lane++)
             lanes[lane] += row[i + lane] * d_row[i + lane];
     }
-    const float sum = add_lanes(lanes);
+    const float sum = pd_add_lanes(lanes);
     for (int64_t i = 0; i < n; i++)
         d_row[i] = row[i] * (d_row[i] - sum);
 }

@@ -1,5 +1,6 @@
 #include "train/checkpoint.h"
 
+#include "base/file.h"
 #include "base/gguf_write.h"
 
 #include <dirent.h>
@@ -17,14 +18,6 @@
 static pd_status fail_path(pd_error *err, const char *path, const char *what) {
     const int reason = errno;
     return pd_fail(err, PD_ERR_IO, "%s: %s: %s", path, what, strerror(reason));
-}
-
-// "folder/name", malloc'd.
-static char *join(const char *folder, const char *name) {
-    const size_t size = strlen(folder) + strlen(name) + 2;
-    char *path = malloc(size);
-    if (path) snprintf(path, size, "%s/%s", folder, name);
-    return path;
 }
 
 // ---- folders -----------------------------------------------------------------------------------------------
@@ -89,7 +82,7 @@ static pd_status list_steps(const char *output_dir, int64_t **steps, size_t *n, 
 static char *checkpoint_path(const char *output_dir, const char *format, int64_t step) {
     char name[64];
     snprintf(name, sizeof name, format, (long long)step);
-    return join(output_dir, name);
+    return pd_path_join(output_dir, name);
 }
 
 pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *err) {
@@ -160,7 +153,7 @@ pd_status pd_checkpoint_clean(const char *output_dir, pd_error *err) {
                              strncmp(name, "mmproj.gguf.", sizeof "mmproj.gguf." - 1) == 0 ||
                              strncmp(name, "scratch", sizeof "scratch" - 1) == 0;
         if (!ends_with(name, ".tmp") || !(is_folder || is_file)) continue;
-        char *path = join(output_dir, name);
+        char *path = pd_path_join(output_dir, name);
         if (!path) {
             status = pd_fail_memory(err, strlen(output_dir), "a path");
         } else if (is_folder) {
@@ -259,7 +252,7 @@ static pd_status load_state(const pd_gguf *gguf, const pd_parameters *parameters
 pd_status pd_checkpoint_load(const char *path, const pd_parameters *parameters, pd_checkpoint_run *run,
                              pd_error *err) {
     *run = (pd_checkpoint_run){0};
-    char *file = join(path, "state.gguf");
+    char *file = pd_path_join(path, "state.gguf");
     if (!file) return pd_fail_memory(err, strlen(path), "a path");
     pd_gguf gguf;
     pd_status status = pd_gguf_open(file, &gguf, err);
@@ -275,7 +268,7 @@ pd_status pd_checkpoint_load(const char *path, const pd_parameters *parameters, 
 static pd_status export_one(const pd_checkpoint_params *params, const pd_gguf *from, const char *folder,
                             const char *name, pd_error *err) {
     if (!pd_export_changes(from, params->parameters)) return PD_OK;
-    char *path = join(folder, name);
+    char *path = pd_path_join(folder, name);
     if (!path) return pd_fail_memory(err, strlen(folder), "a path");
     const pd_status status = pd_export_model(from, params->parameters, params->type, path, err);
     free(path);
@@ -312,7 +305,7 @@ static pd_status fill_folder(const pd_checkpoint_params *params, const pd_checkp
     PD_TRY(remove_folder(folder, err));
     if (mkdir(folder, 0777) != 0) return fail_path(err, folder, "cannot create");
     PD_TRY(pd_checkpoint_export(params, folder, err));
-    char *path = join(folder, "state.gguf");
+    char *path = pd_path_join(folder, "state.gguf");
     if (!path) return pd_fail_memory(err, strlen(folder), "a path");
     const pd_status status = save_state(params->parameters, run, path, err);
     free(path);

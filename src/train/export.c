@@ -42,19 +42,6 @@ typedef struct {
     void *bytes;    // and in its type; owned
 } exporter;
 
-static pd_status widen(const struct ggml_tensor *like, const void *data, float *to, pd_error *err) {
-    const struct ggml_type_traits *traits = ggml_get_type_traits(like->type);
-    if (like->type == GGML_TYPE_F32) {
-        memcpy(to, data, ggml_nbytes(like));
-    } else if (traits->to_float) {
-        traits->to_float(data, to, ggml_nelements(like));
-    } else {
-        return pd_fail(err, PD_ERR_UNSUPPORTED, "%s: no f32 from type %s", like->name,
-                       ggml_type_name(like->type));
-    }
-    return PD_OK;
-}
-
 static pd_status tensor_bytes(const struct ggml_tensor *t, const void **bytes, void *user, pd_error *err) {
     exporter *e = user;
     const pd_parameter *parameter = pd_parameters_find(e->parameters, t->name);
@@ -72,7 +59,7 @@ static pd_status tensor_bytes(const struct ggml_tensor *t, const void **bytes, v
     if (parameter) {
         memcpy(e->numbers, parameter->weight->data, n * sizeof(float));
     } else {
-        PD_TRY(widen(adapter->weight, adapter->weight->data, e->numbers, err));
+        PD_TRY(pd_weight_to_f32(adapter->weight, e->numbers, err));
         pd_adapter_merge(e->parameters, adapter, e->numbers);
     }
     *bytes = e->numbers;

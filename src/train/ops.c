@@ -3,6 +3,7 @@
 #include "onednn/clones.h"
 #include "onednn/softmax.h"
 #include "train/custom.h"
+#include "train/lanes.h"
 
 #include <math.h>
 
@@ -22,39 +23,29 @@ static struct ggml_tensor *like_node(struct ggml_context *ctx, const struct ggml
                           run, GGML_N_TASKS_MAX, user);
 }
 
-// Sums are made in so many parts, for SIMD: compilers do not add floats in another order unasked.
-enum { LANES = 16 };
-
-static inline float add_lanes(const float *lanes) {
-    float sum = 0.0F;
-    for (int i = 0; i < LANES; i++)
-        sum += lanes[i];
-    return sum;
-}
-
 static inline float sum_of(const float *x, int64_t n) {
-    float lanes[LANES] = {0};
+    float lanes[PD_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++)
+    for (; i + PD_LANES <= n; i += PD_LANES) {
+        for (int lane = 0; lane < PD_LANES; lane++)
             lanes[lane] += x[i + lane];
     }
     for (; i < n; i++)
         lanes[0] += x[i];
-    return add_lanes(lanes);
+    return pd_add_lanes(lanes);
 }
 
 // Σ (x − a)(y − b)
 static inline float sum_of_products(const float *x, float a, const float *y, float b, int64_t n) {
-    float lanes[LANES] = {0};
+    float lanes[PD_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++)
+    for (; i + PD_LANES <= n; i += PD_LANES) {
+        for (int lane = 0; lane < PD_LANES; lane++)
             lanes[lane] += (x[i + lane] - a) * (y[i + lane] - b);
     }
     for (; i < n; i++)
         lanes[0] += (x[i] - a) * (y[i] - b);
-    return add_lanes(lanes);
+    return pd_add_lanes(lanes);
 }
 
 // ---- norms -------------------------------------------------------------------------------------------------

@@ -65,16 +65,16 @@ static bool has_decay(const char *name) {
            !ends_with(name, ".bias");
 }
 
-static pd_status copy_weight(const struct ggml_tensor *from, struct ggml_tensor *to, pd_error *err) {
-    const struct ggml_type_traits *traits = ggml_get_type_traits(from->type);
-    if (from->type == GGML_TYPE_F32) {
-        ggml_backend_tensor_set(to, from->data, 0, ggml_nbytes(to));
-        return PD_OK;
+pd_status pd_weight_to_f32(const struct ggml_tensor *weight, float *to, pd_error *err) {
+    const struct ggml_type_traits *traits = ggml_get_type_traits(weight->type);
+    if (weight->type == GGML_TYPE_F32) {
+        memcpy(to, weight->data, ggml_nbytes(weight));
+    } else if (traits->to_float) {
+        traits->to_float(weight->data, to, ggml_nelements(weight));
+    } else {
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "training: %s: no f32 from type %s", weight->name,
+                       ggml_type_name(weight->type));
     }
-    if (!traits->to_float)
-        return pd_fail(err, PD_ERR_UNSUPPORTED, "training: %s: no f32 from type %s", from->name,
-                       ggml_type_name(from->type));
-    traits->to_float(from->data, to->data, ggml_nelements(to));
     return PD_OK;
 }
 
@@ -130,7 +130,7 @@ static pd_status make(const pd_trainable *trainable, const pd_backend *backend, 
     }
     pd_status status = allocate(backend, parameters, err);
     for (size_t i = n_before; i < parameters->n && status == PD_OK; i++)
-        status = copy_weight(from[i - n_before], parameters->all[i].weight, err);
+        status = pd_weight_to_f32(from[i - n_before], parameters->all[i].weight->data, err);
     free(from);
     return status;
 }

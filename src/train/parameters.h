@@ -60,3 +60,6 @@ const pd_adapter *pd_parameters_adapter(const pd_parameters *parameters, const c
 void pd_adapter_merge(const pd_parameters *parameters, const pd_adapter *adapter, float *to);
 // How many numbers they are.
 int64_t pd_parameters_count(const pd_parameters *parameters);
+// The numbers of a weight in this process's memory, of any type that has a conversion, as f32 into to
+// [ggml_nelements]. PD_ERR_UNSUPPORTED names another type.
+pd_status pd_weight_to_f32(const struct ggml_tensor *weight, float *to, pd_error *err);

@@ -1,17 +1,11 @@
 #include "train/scratch.h"
 
+#include "base/file.h"
 #include "model/synth.h"
 #include "train/output_folder.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static char *join(const char *folder, const char *name) {
-    const size_t size = strlen(folder) + strlen(name) + 2;
-    char *path = malloc(size);
-    if (path) snprintf(path, size, "%s/%s", folder, name);
-    return path;
-}
 
 static pd_status write_pair(const char *geometry_path, const char *output_dir, uint64_t seed,
                             const char *model, const char *mmproj, pd_error *err) {
@@ -27,8 +21,8 @@ static pd_status write_pair(const char *geometry_path, const char *output_dir, u
 
 pd_status pd_scratch_pair(const char *geometry_path, const char *output_dir, uint64_t seed, bool write,
                           char **model, char **mmproj, pd_error *err) {
-    *model = join(output_dir, "scratch.gguf");
-    *mmproj = join(output_dir, "scratch-mmproj.gguf");
+    *model = pd_path_join(output_dir, "scratch.gguf");
+    *mmproj = pd_path_join(output_dir, "scratch-mmproj.gguf");
     pd_status status = *model && *mmproj ? PD_OK : pd_fail_memory(err, strlen(output_dir), "a path");
     if (status == PD_OK && write) status = write_pair(geometry_path, output_dir, seed, *model, *mmproj, err);
     if (status != PD_OK) {
