@@ -28,7 +28,7 @@ data=$out/data
 mkdir -p "$out"
 # The captions are of the same pictures; a few questions have none.
 [ -e "$data/train-questions.json" ] ||
-    "$build/scenes" --kind questions --split train -n "$pictures" --turns 6 --text-only 0.02 --out "$data"
+    "$build/scenes" --kind questions --split train -n "$pictures" --turns 6 --text-only 0.02 --describe 0.5 --out "$data"
 [ -e "$data/train-captions.json" ] ||
     "$build/scenes" --kind captions --split train -n "$pictures" --no-images --out "$data"
 

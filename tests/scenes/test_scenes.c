@@ -180,9 +180,9 @@ static const char *find_held_out(const char *question, const char *answer, bool 
 
 static void same_bytes_for_any_number_of_threads(void **state) {
     (void)state;
-    run("--kind questions --count 150 --seed 5 --threads 1 --out one --text-only 0.1");
-    run("--kind questions --count 150 --seed 5 --threads 5 --out five --text-only 0.1");
-    run("--kind questions --count 20 --first 70 --seed 5 --out later --text-only 0.1");
+    run("--kind questions --count 150 --seed 5 --threads 1 --out one --text-only 0.1 --describe 0.3");
+    run("--kind questions --count 150 --seed 5 --threads 5 --out five --text-only 0.1 --describe 0.3");
+    run("--kind questions --count 20 --first 70 --seed 5 --out later --text-only 0.1 --describe 0.3");
     assert_same_file("one/train-questions.json", "five/train-questions.json");
     yyjson_doc *all = read_json("one/train-questions.json"), *some = read_json("later/train-questions.json");
     size_t i, max, n_images = 0;
@@ -247,7 +247,7 @@ static void splits_and_seeds_share_no_picture(void **state) {
 static void training_never_sees_what_is_held_out(void **state) {
     (void)state;
     list_held_out();
-    run("--kind questions --count 6000 --seed 3 --no-images --out never --text-only 0.2");
+    run("--kind questions --count 6000 --seed 3 --no-images --out never --text-only 0.2 --describe 0.3");
     run("--kind captions --count 6000 --seed 3 --no-images --out never");
     static const char *const files[] = {"never/train-questions.json", "never/train-captions.json"};
     for (int f = 0; f < 2; f++) {
@@ -317,21 +317,34 @@ static void evaluation_marks_what_is_held_out_and_is_balanced(void **state) {
     yyjson_doc_free(summary);
 }
 
+static bool asks_for_description(const char *question) {
+    return strncmp(question, "Describe ", 9) == 0 ||
+           strcmp(question, "What can you see in the picture?") == 0;
+}
+
 static void every_answer_follows_from_the_caption(void **state) {
     (void)state;
-    run("--kind questions --split test --held-out 0.3 --count 4000 --turns 8 --seed 11 --no-images --out "
-        "follow");
+    run("--kind questions --split test --held-out 0.3 --count 4000 --turns 8 --describe 0.3 --seed 11 "
+        "--no-images --out follow");
     run("--kind captions --split test --held-out 0.3 --count 4000 --seed 11 --no-images --out follow");
     yyjson_doc *captions = read_json("follow/test-captions.json"),
                *questions = read_json("follow/test-questions.json");
-    size_t i, max, n_answers = 0;
+    size_t i, max, n_answers = 0, n_descriptions = 0, n_alone = 0;
     yyjson_val *record;
     yyjson_arr_foreach(yyjson_doc_get_root(questions), i, max, record) {
         yyjson_val *other = yyjson_arr_get(yyjson_doc_get_root(captions), i);
         assert_string_equal(get(record, "image"), get(other, "image"));
         const char *caption = turn(other, 1);
-        for (size_t t = 0; t < yyjson_arr_size(yyjson_obj_get(record, "conversations")); t += 2) {
+        const size_t n = yyjson_arr_size(yyjson_obj_get(record, "conversations"));
+        for (size_t t = 0; t < n; t += 2) {
             char answer[ANSWER_SIZE];
+            if (asks_for_description(turn(record, t))) {
+                assert_int_equal(t, n - 2); // it would give later answers away
+                assert_string_equal(turn(record, t + 1), caption);
+                n_descriptions++;
+                n_alone += t == 0;
+                continue;
+            }
             answer_from_caption(caption, turn(record, t), answer);
             if (strcmp(answer, turn(record, t + 1)) != 0)
                 fail_msg("%s\n%s: expected %s, found %s", caption, turn(record, t), answer,
@@ -340,6 +353,8 @@ static void every_answer_follows_from_the_caption(void **state) {
         }
     }
     assert_true(n_answers > 4000 * 3);
+    assert_in_range(n_descriptions, 4000 * 0.27, 4000 * 0.33);
+    assert_in_range(n_alone, n_descriptions / 9, n_descriptions / 2);
     yyjson_doc_free(captions);
     yyjson_doc_free(questions);
 }
@@ -431,6 +446,7 @@ static void wrong_use_is_said_in_one_line(void **state) {
     expect(2, "--mix", "--mix objects=0 --out bad", 0);
     expect(2, "--mix", "--mix circus=1 --out bad", 0);
     expect(2, "--text-only", "--text-only 0.5 --kind captions --out bad", 0);
+    expect(2, "--describe", "--describe 0.5 --kind eval --out bad", 0);
     expect(1, "cannot make this folder", "--out nowhere/at/all", 0);
     expect(1, "cannot make this folder", "--out err", 0);
     assert_false(exists("bad"));

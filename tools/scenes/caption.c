@@ -4,6 +4,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+const char *const pd_describe_wordings[PD_N_DESCRIBE_WORDINGS] = {
+    "Describe the picture.", "Describe this image.", "What can you see in the picture?"};
+
 typedef struct {
     char *text;
     size_t used;

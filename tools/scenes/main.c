@@ -13,7 +13,7 @@ static struct {
     const char *out, *tasks, *mix;
     int32_t kind, split, count, first, size, turns, threads;
     uint64_t seed;
-    float text_only, held_out;
+    float text_only, describe, held_out;
     bool images, report, list_held_out, json;
 } flags = {.split = -1, .count = -1, .size = 224, .turns = 4, .held_out = -1, .images = true};
 
@@ -38,6 +38,8 @@ static const pd_option option_table[] = {
      PD_MAX_TURNS, NULL},
     {PD_OPTION_FLOAT, 0, "--text-only", "SHARE", "records without a picture (default: 0)", &flags.text_only,
      0, 1, NULL},
+    {PD_OPTION_FLOAT, 0, "--describe", "SHARE",
+     "pictures whose questions end with one for a description (default: 0)", &flags.describe, 0, 1, NULL},
     {PD_OPTION_FLOAT, 0, "--held-out", "SHARE",
      "records about what training never sees (default: 0.1; train: none)", &flags.held_out, 0, 1, NULL},
     {PD_OPTION_STRING, 0, "--mix", "LIST",
@@ -141,6 +143,7 @@ static pd_status set_options(pd_dataset_options *options, pd_error *err) {
     s->count = flags.count > 0 ? flags.count : s->kind == PD_KIND_EVAL ? 100 : training ? 1000 : PD_N_DEMOS;
     s->turns = flags.turns;
     s->text_only = (double)flags.text_only;
+    s->describe = (double)flags.describe;
     s->held_out = flags.held_out >= 0                                     ? (double)flags.held_out
                   : s->split == PD_SPLIT_TRAIN || s->kind == PD_KIND_DEMO ? 0
                                                                           : 0.1;
@@ -149,6 +152,8 @@ static pd_status set_options(pd_dataset_options *options, pd_error *err) {
                        "--held-out: training never sees what is held out; expected --split val or test");
     if (s->text_only > 0 && s->kind != PD_KIND_QUESTIONS)
         return pd_fail(err, PD_ERR_ARGUMENT, "--text-only: expected --kind questions");
+    if (s->describe > 0 && s->kind != PD_KIND_QUESTIONS)
+        return pd_fail(err, PD_ERR_ARGUMENT, "--describe: expected --kind questions");
     if (flags.tasks && s->kind != PD_KIND_EVAL)
         return pd_fail(err, PD_ERR_ARGUMENT, "--tasks: expected --kind eval (for training, see --mix)");
     if (!flags.out && !flags.report) return pd_fail(err, PD_ERR_ARGUMENT, "no folder: give one with --out");

@@ -52,6 +52,9 @@ bool pd_ask_any(const pd_scene *scene, bool held_out, uint64_t *random, pd_quest
 // All there is in the scene, in reading order.
 enum { PD_MAX_CAPTION = 512 };
 void pd_caption(const pd_scene *scene, char caption[PD_MAX_CAPTION]);
+// How a caption is asked for.
+enum { PD_N_DESCRIBE_WORDINGS = 3 };
+extern const char *const pd_describe_wordings[PD_N_DESCRIBE_WORDINGS];
 // A question that needs no picture: sums, numbers in order, words to repeat. Nothing held out is in it.
 void pd_ask_text_only(uint64_t *random, char question[PD_MAX_QUESTION], char answer[PD_MAX_ANSWER]);
 

@@ -11,7 +11,7 @@ const char *const pd_kind_names[] = {"captions", "questions", "eval", "demo", NU
 const char *const pd_split_names[] = {"train", "val", "test", NULL};
 
 // What a stream of random numbers is for: each draws from its own.
-enum { FOR_SCENE, FOR_QUESTIONS, FOR_TEXT_ONLY, FOR_DEMO, FOR_TASK };
+enum { FOR_SCENE, FOR_QUESTIONS, FOR_TEXT_ONLY, FOR_DEMO, FOR_TASK, FOR_DESCRIPTION = FOR_TASK + PD_N_TASKS };
 
 static uint64_t stream(const pd_sample_options *options, int purpose, int64_t index) {
     const uint64_t numbers[] = {options->seed, (uint64_t)options->split, (uint64_t)purpose, (uint64_t)index};
@@ -72,6 +72,16 @@ static void make_text_only(const pd_sample_options *options, pd_sample *sample, 
     }
 }
 
+// A description ends the conversation, for it gives every later answer away; it comes after any number of
+// questions, so that it is asked for without any of them, too.
+static void add_description(const pd_sample_options *options, int64_t number, pd_sample *sample) {
+    uint64_t random = stream(options, FOR_DESCRIPTION, number);
+    if (!pd_chance(&random, options->describe)) return;
+    sample->n_questions = pd_pick(&random, sample->n_questions + 1);
+    sample->describe = pd_describe_wordings[pd_pick(&random, PD_N_DESCRIBE_WORDINGS)];
+    pd_caption(&sample->scene, sample->caption);
+}
+
 // Captions and questions of one seed are about the same pictures.
 static void make_training(const pd_sample_options *options, int64_t index, pd_sample *sample) {
     const int64_t number = options->first + index;
@@ -91,6 +101,7 @@ static void make_training(const pd_sample_options *options, int64_t index, pd_sa
     }
     random = stream(options, FOR_QUESTIONS, number);
     add_questions(sample, options->turns, held_out, &random);
+    add_description(options, number, sample);
 }
 
 // ---- one question a picture -------------------------------------------------------------------------------
@@ -192,20 +203,28 @@ static void add_turn(yyjson_mut_doc *json, yyjson_mut_val *turns, const char *wh
     yyjson_mut_obj_add_strcpy(json, turn, "value", text);
 }
 
-static void add_conversation(yyjson_mut_doc *json, yyjson_mut_val *record, const pd_sample *sample) {
+static void add_exchange(yyjson_mut_doc *json, yyjson_mut_val *turns, bool image, const char *question,
+                         const char *answer) {
+    char text[PD_MAX_QUESTION + 16];
+    snprintf(text, sizeof text, "%s%s", image ? "<image>\n" : "", question);
+    add_turn(json, turns, "human", text);
+    add_turn(json, turns, "gpt", answer);
+}
+
+static void add_conversation(yyjson_mut_doc *json, yyjson_mut_val *record, const pd_sample *sample,
+                             pd_kind kind) {
     yyjson_mut_val *turns = yyjson_mut_obj_add_arr(json, record, "conversations");
-    if (sample->caption[0]) {
+    if (kind == PD_KIND_CAPTIONS && sample->image[0]) {
         add_turn(json, turns, "human", "<image>");
         add_turn(json, turns, "gpt", sample->caption);
         return;
     }
-    for (int i = 0; i < sample->n_questions; i++) {
-        char text[PD_MAX_QUESTION + 16];
-        snprintf(text, sizeof text, "%s%s", i == 0 && sample->image[0] ? "<image>\n" : "",
-                 sample->questions[i].question);
-        add_turn(json, turns, "human", text);
-        add_turn(json, turns, "gpt", sample->questions[i].answer);
-    }
+    const bool image = sample->image[0] != '\0';
+    for (int i = 0; i < sample->n_questions; i++)
+        add_exchange(json, turns, image && i == 0, sample->questions[i].question,
+                     sample->questions[i].answer);
+    if (sample->describe)
+        add_exchange(json, turns, image && sample->n_questions == 0, sample->describe, sample->caption);
 }
 
 char *pd_sample_json(const pd_sample *sample, pd_kind kind) {
@@ -223,7 +242,7 @@ char *pd_sample_json(const pd_sample *sample, pd_kind kind) {
         yyjson_mut_obj_add_str(json, record, "question", question->question);
         yyjson_mut_obj_add_str(json, record, "answer", question->answer);
     } else {
-        add_conversation(json, record, sample);
+        add_conversation(json, record, sample, kind);
     }
     char *text = yyjson_mut_write(json, 0, NULL);
     yyjson_mut_doc_free(json);

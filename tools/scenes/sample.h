@@ -11,7 +11,7 @@ typedef enum { PD_SPLIT_TRAIN, PD_SPLIT_VAL, PD_SPLIT_TEST } pd_split;
 extern const char *const pd_kind_names[];  // NULL-terminated
 extern const char *const pd_split_names[]; // NULL-terminated
 
-enum { PD_MAX_TURNS = 8, PD_N_DEMOS = 8 };
+enum { PD_MAX_TURNS = 16, PD_N_DEMOS = 8 };
 
 typedef struct pd_sample_options {
     pd_kind kind;
@@ -21,6 +21,7 @@ typedef struct pd_sample_options {
     int64_t count;        // records; of each task with PD_KIND_EVAL
     int turns;            // questions a picture, at most
     double text_only;     // share of records without a picture
+    double describe;      // share of pictures whose conversation ends with a description
     double held_out;      // share of records about what training never sees
     int mix[PD_N_SCENES]; // weights of the kinds of scene
     int n_tasks;          // PD_KIND_EVAL
@@ -33,7 +34,8 @@ typedef struct pd_sample {
     pd_scene scene;
     int n_questions;
     pd_question questions[PD_MAX_TURNS];
-    char caption[PD_MAX_CAPTION]; // PD_KIND_CAPTIONS, else ""
+    const char *describe;         // the question whose answer is the caption; NULL: none
+    char caption[PD_MAX_CAPTION]; // PD_KIND_CAPTIONS, or the description; else ""
 } pd_sample;
 
 // How many records there are.
