@@ -1,18 +1,21 @@
-// One training step, forward and backward, of a small decoder: ggml's own kernels against the lowered graph,
-// in turn.
+// One training step, forward and backward, of a small decoder: ggml's own kernels, the same graph lowered,
+// and the trainer's step, in turn.
 //
 //     train_step [--check] [--repeats N] [--threads N]
 //
-// --check: a tiny decoder, and the gradients of the two are compared.
+// --check: a tiny decoder, and the gradients are compared with ggml's.
 #include "base/random.h"
 #include "model/backend.h"
+#include "model/synth.h"
 #include "onednn/lowering.h"
+#include "train/step.h"
 
 #include <ggml-alloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
     int64_t n_embd, n_layers, n_heads, n_ff, n_tokens, n_samples, n_vocab;
@@ -27,7 +30,7 @@ typedef struct {
     const geometry *g;
     struct ggml_context *fixed, *ctx; // parameters and inputs; the graph
     ggml_backend_buffer_t buffer;
-    struct ggml_tensor *parameters[MAX_PARAMETERS];
+    struct ggml_tensor *parameters[MAX_PARAMETERS]; // named as in a GGUF file
     int n_parameters;
     struct ggml_tensor *tokens, *positions, *mask, *labels, *loss;
     struct ggml_cgraph *graph;
@@ -38,8 +41,13 @@ static void fail(const char *what) {
     exit(1);
 }
 
-static struct ggml_tensor *parameter(step *s, int64_t n, int64_t rows) {
+static void check_status(pd_status status, const pd_error *err) {
+    if (status != PD_OK) fail(err->message);
+}
+
+static struct ggml_tensor *parameter(step *s, const char *name, int64_t n, int64_t rows) {
     struct ggml_tensor *t = ggml_new_tensor_2d(s->fixed, GGML_TYPE_F32, n, rows);
+    ggml_set_name(t, name);
     ggml_set_param(t);
     s->parameters[s->n_parameters++] = t;
     return t;
@@ -77,18 +85,30 @@ static struct ggml_tensor *attend(step *s, struct ggml_tensor *normed, struct gg
 static void make_parameters(step *s, struct ggml_tensor **embedding, struct ggml_tensor *w[][9],
                             struct ggml_tensor **output_norm, struct ggml_tensor **output) {
     const geometry *g = s->g;
-    *embedding = parameter(s, g->n_embd, g->n_vocab);
-    for (int64_t i = 0; i < g->n_layers; i++) {
-        for (int j = 0; j < 4; j++) // q, k, v, o
-            w[i][j] = parameter(s, g->n_embd, g->n_embd);
-        w[i][4] = parameter(s, g->n_embd, 1); // norms
-        w[i][5] = parameter(s, g->n_embd, 1);
-        w[i][6] = parameter(s, g->n_embd, g->n_ff); // gate, up, down
-        w[i][7] = parameter(s, g->n_embd, g->n_ff);
-        w[i][8] = parameter(s, g->n_ff, g->n_embd);
+    const struct {
+        const char *name;
+        int64_t n, rows;
+    } of_a_layer[9] = {{"attn_q", g->n_embd, g->n_embd}, {"attn_k", g->n_embd, g->n_embd},
+                       {"attn_v", g->n_embd, g->n_embd}, {"attn_output", g->n_embd, g->n_embd},
+                       {"attn_norm", g->n_embd, 1},      {"ffn_norm", g->n_embd, 1},
+                       {"ffn_gate", g->n_embd, g->n_ff}, {"ffn_up", g->n_embd, g->n_ff},
+                       {"ffn_down", g->n_ff, g->n_embd}};
+    *embedding = parameter(s, "token_embd.weight", g->n_embd, g->n_vocab);
+    for (int i = 0; i < (int)g->n_layers; i++) {
+        for (int j = 0; j < 9; j++) {
+            char name[GGML_MAX_NAME];
+            snprintf(name, sizeof name, "blk.%d.%s.weight", i, of_a_layer[j].name);
+            w[i][j] = parameter(s, name, of_a_layer[j].n, of_a_layer[j].rows);
+        }
     }
-    *output_norm = parameter(s, g->n_embd, 1);
-    *output = parameter(s, g->n_embd, g->n_vocab);
+    *output_norm = parameter(s, "output_norm.weight", g->n_embd, 1);
+    *output = parameter(s, "output.weight", g->n_embd, g->n_vocab);
+}
+
+// Token t of a sample's n_tokens + 1: each but the last is read, each but the first predicted.
+static int32_t token_at(const geometry *g, int64_t sample, int64_t t) {
+    uint64_t state = (uint64_t)(sample * (g->n_tokens + 1) + t);
+    return (int32_t)(pd_random_next(&state) % (uint64_t)g->n_vocab);
 }
 
 static void set_inputs(step *s, uint64_t seed) {
@@ -102,9 +122,10 @@ static void set_inputs(step *s, uint64_t seed) {
     int32_t *tokens = s->tokens->data, *positions = s->positions->data;
     memset(s->labels->data, 0, ggml_nbytes(s->labels));
     for (int64_t i = 0; i < g->n_tokens * g->n_samples; i++) {
-        tokens[i] = (int32_t)(pd_random_next(&seed) % (uint64_t)g->n_vocab);
+        const int64_t sample = i / g->n_tokens, t = i % g->n_tokens;
+        tokens[i] = token_at(g, sample, t);
         float *label = (float *)s->labels->data + i * g->n_vocab;
-        label[pd_random_next(&seed) % (uint64_t)g->n_vocab] = 1.0F;
+        label[token_at(g, sample, t + 1)] = 1.0F;
     }
     float *mask = s->mask->data;
     for (int64_t i = 0; i < g->n_tokens; i++) {
@@ -200,12 +221,120 @@ static void release(contestant *c) {
     ggml_free(c->step.fixed);
 }
 
-// Relative to the norm of all of a parameter's gradient; the worst of all parameters.
-static double worst_difference(const contestant *a, const contestant *b) {
+// ---- the trainer -------------------------------------------------------------------------------------------
+
+enum { MAX_SAMPLES = 16 };
+
+typedef struct {
+    pd_weights weights;
+    pd_parameters parameters;
+    pd_policy policy;
+    pd_lowering *lowering;
+    pd_step *step;
+    pd_train_sample samples[MAX_SAMPLES];
+    double best_ms, loss;
+} trainer;
+
+// The decoder as a file, in memory while it is read.
+static void load_decoder(trainer *t, const geometry *g) {
+    pd_geometry shape = {.name = "step", .title = "A benchmark's decoder", .projector_hidden = 16};
+    shape.decoder = (pd_decoder_hyperparameters){.architecture = "llama",
+                                                 .n_layers = (int32_t)g->n_layers,
+                                                 .n_embd = (int32_t)g->n_embd,
+                                                 .n_ff = (int32_t)g->n_ff,
+                                                 .n_heads = (int32_t)g->n_heads,
+                                                 .n_kv_heads = (int32_t)g->n_heads,
+                                                 .head_dim = (int32_t)(g->n_embd / g->n_heads),
+                                                 .n_vocab = (int32_t)g->n_vocab,
+                                                 .n_ctx_train = 4096,
+                                                 .rms_epsilon = 1e-5F,
+                                                 .rope_mode = GGML_ROPE_TYPE_NORMAL,
+                                                 .rope_dim = (int32_t)(g->n_embd / g->n_heads),
+                                                 .rope_base = 1e4F,
+                                                 .rope_factor = 1.0F};
+    const pd_synth_params params = {.geometry = &shape, .type = GGML_TYPE_F32};
+    char path[] = "/tmp/train_step_XXXXXX";
+    const int descriptor = mkstemp(path);
+    if (descriptor < 0) fail("cannot make a temporary file");
+    close(descriptor);
+    pd_error err;
+    pd_status status = pd_synth_model(&params, path, &err);
+    if (status == PD_OK) status = pd_weights_load(path, NULL, pd_device_cpu(), &t->weights, &err);
+    unlink(path);
+    check_status(status, &err);
+}
+
+// The same decoder, numbers and samples as the contestant's.
+static void open_trainer(trainer *t, const contestant *ggml, const pd_backend *backend) {
+    const geometry *g = ggml->step.g;
+    pd_error err;
+    load_decoder(t, g);
+    const pd_trainable wanted = {.groups = {[PD_GROUP_DECODER] = true}};
+    check_status(pd_parameters_create(&wanted, backend, &t->weights, &t->parameters, &err), &err);
+    for (int i = 0; i < ggml->step.n_parameters; i++) {
+        const struct ggml_tensor *from = ggml->step.parameters[i];
+        pd_parameter *to = pd_parameters_find(&t->parameters, from->name);
+        if (!to || ggml_nbytes(to->weight) != ggml_nbytes(from)) fail(from->name);
+        memcpy(to->weight->data, from->data, ggml_nbytes(from));
+    }
+    const pd_lowering_params lowering = {.compute = PD_COMPUTE_AUTO, .floats = true};
+    check_status(pd_lowering_create(&lowering, &t->lowering, &err), &err);
+    pd_policy_none(&t->policy);
+    const pd_step_params params = {.weights = &t->weights,
+                                   .parameters = &t->parameters,
+                                   .policy = &t->policy,
+                                   .backend = backend,
+                                   .lowering = t->lowering};
+    check_status(pd_step_create(&params, &t->step, &err), &err);
+    for (int64_t i = 0; i < g->n_samples; i++) {
+        pd_train_sample *sample = &t->samples[i];
+        sample->n_tokens = sample->n_rows = (int32_t)g->n_tokens + 1;
+        sample->n_labels = (int32_t)g->n_tokens;
+        sample->tokens = calloc((size_t)sample->n_tokens, sizeof *sample->tokens);
+        sample->labels = calloc((size_t)sample->n_tokens, sizeof *sample->labels);
+        if (!sample->tokens || !sample->labels) fail("out of memory");
+        for (int32_t j = 0; j < sample->n_tokens; j++) {
+            sample->tokens[j] = token_at(g, i, j);
+            sample->labels[j] = j == 0 ? PD_IGNORE_INDEX : sample->tokens[j];
+        }
+    }
+}
+
+static void run_trainer(trainer *t, const geometry *g) {
+    pd_error err;
+    pd_step_result result;
+    for (size_t i = 0; i < t->parameters.n; i++)
+        memset(t->parameters.all[i].gradient->data, 0, ggml_nbytes(t->parameters.all[i].gradient));
+    const float n_labels = (float)(g->n_samples * g->n_tokens);
+    const double start = pd_now_ms();
+    check_status(
+        pd_step_add_gradients(t->step, t->samples, (int32_t)g->n_samples, 1.0F / n_labels, &result, &err),
+        &err);
+    const double ms = pd_now_ms() - start;
+    if (t->best_ms == 0.0 || ms < t->best_ms) t->best_ms = ms;
+    t->loss = result.loss / (double)n_labels;
+}
+
+static void close_trainer(trainer *t) {
+    for (int i = 0; i < MAX_SAMPLES; i++)
+        pd_train_sample_free(&t->samples[i]);
+    pd_step_free(t->step);
+    pd_lowering_free(t->lowering);
+    pd_parameters_free(&t->parameters);
+    pd_weights_free(&t->weights);
+}
+
+// ---- comparing ---------------------------------------------------------------------------------------------
+
+// Of ggml's gradients with a contestant's or the trainer's, relative to the norm of all of a parameter's
+// gradient; the worst of all parameters.
+static double worst_difference(const contestant *a, const contestant *b, const trainer *t) {
     double worst = 0.0;
     for (int i = 0; i < a->step.n_parameters; i++) {
-        const struct ggml_tensor *x = ggml_graph_get_grad(a->step.graph, a->step.parameters[i]),
-                                 *y = ggml_graph_get_grad(b->step.graph, b->step.parameters[i]);
+        const struct ggml_tensor *parameter = a->step.parameters[i];
+        const struct ggml_tensor *x = ggml_graph_get_grad(a->step.graph, parameter),
+                                 *y = b ? ggml_graph_get_grad(b->step.graph, b->step.parameters[i])
+                                        : pd_parameters_find(&t->parameters, parameter->name)->gradient;
         const float *p = x->data, *q = y->data;
         double difference = 0.0, size = 0.0;
         for (int64_t j = 0; j < ggml_nelements(x); j++) {
@@ -246,12 +375,15 @@ int main(int argc, char **argv) {
     } kinds[] = {{PD_COMPUTE_GGML, 0.0}, {PD_COMPUTE_F32, 1e-5}, {PD_COMPUTE_BF16, 3e-2}};
     contestant contestants[3] = {{.name = "ggml"}, {.name = "f32"}, {.name = "bf16"}};
     bool there[3];
+    trainer ours = {0};
     for (int i = 0; i < 3; i++)
         there[i] = prepare(&contestants[i], g, &backend, kinds[i].compute);
+    open_trainer(&ours, &contestants[0], &backend);
     for (int round = 0; round < (check ? 1 : repeats); round++) {
         for (int i = 0; i < 3; i++) {
             if (there[i]) run(&contestants[i], &backend);
         }
+        run_trainer(&ours, g);
     }
     bool good = true;
     for (int i = 0; i < 3; i++) {
@@ -259,7 +391,7 @@ int main(int argc, char **argv) {
         const float loss = *(const float *)contestants[i].step.loss->data;
         printf("%-8s loss %.5f, step %.1f ms", contestants[i].name, (double)loss, contestants[i].best_ms);
         if (i > 0) {
-            const double difference = worst_difference(&contestants[0], &contestants[i]);
+            const double difference = worst_difference(&contestants[0], &contestants[i], NULL);
             printf(", %.2f times faster; %d nodes lowered; worst gradient off by %.2g",
                    contestants[0].best_ms / contestants[i].best_ms, pd_lowered_count(contestants[i].lowered),
                    difference);
@@ -267,6 +399,13 @@ int main(int argc, char **argv) {
         }
         putchar('\n');
     }
+    const double difference = worst_difference(&contestants[0], NULL, &ours);
+    const bool bf16 = strstr(pd_lowering_description(ours.lowering), "bf16") != NULL;
+    if (!(difference <= kinds[bf16 ? 2 : 1].tolerance)) good = false;
+    printf("trainer  loss %.5f, step %.1f ms, %.2f times faster (%s); worst gradient off by %.2g\n",
+           ours.loss, ours.best_ms, contestants[0].best_ms / ours.best_ms,
+           pd_lowering_description(ours.lowering), difference);
+    close_trainer(&ours);
     for (int i = 0; i < 3; i++) {
         if (there[i]) release(&contestants[i]);
     }

@@ -40,11 +40,11 @@ phase() {
     # shellcheck disable=SC2086 # the policy is several words
     "$build/pdrop" train "$@" $policy --image_folder "$data" --unfreeze_mm_vision_tower True \
         --per_device_train_batch_size "$batch" --learning_rate "$rate" --weight_decay 0.05 --adam_beta2 0.98 \
-        --warmup_ratio 0.05 --save_steps 200 --save_total_limit 2 --threads "${THREADS:-0}" --resume -o "$folder"
+        --save_steps 200 --save_total_limit 2 --threads "${THREADS:-0}" --resume -o "$folder"
 }
 phase "captions-$kind" --from_scratch "$geometry" --version plain --skip_bad_images True --data_path "$data/train-captions.json" \
-    --max_steps "${CAPTION_STEPS:-1500}" --save_type f32
+    --lr_scheduler_type constant_with_warmup --warmup_ratio 0.03 --max_steps "${CAPTION_STEPS:-2400}" --save_type f32
 phase "$kind" -m "$out/captions-$kind/model.gguf" --vision_tower "$out/captions-$kind/mmproj.gguf" --version v1 \
-    --data_path "$data/train-questions.json" --max_steps "${QUESTION_STEPS:-6000}" --save_type f16
+    --data_path "$data/train-questions.json" --warmup_ratio 0.02 --max_steps "${QUESTION_STEPS:-2000}" --save_type f16
 echo "$out/$kind/model.gguf"
 echo "$out/$kind/mmproj.gguf"

@@ -309,6 +309,78 @@ static void outer_products(void **state) {
     run_cases(cases, sizeof cases / sizeof *cases);
 }
 
+// A gradient's sum: sum += outer product, in place, as the backward pass adds it.
+static void run_sum(pd_lowering *lowering, int64_t m, int64_t n, int64_t k, bool reshaped,
+                    bool read_elsewhere, double tolerance) {
+    problem p = {0};
+    p.ctx = ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
+    struct ggml_tensor *sum = ggml_new_tensor_2d(p.ctx, GGML_TYPE_F32, n, m),
+                       *w = ggml_new_tensor_2d(p.ctx, GGML_TYPE_F32, n, k),
+                       *source = ggml_new_tensor_2d(p.ctx, GGML_TYPE_F32, m, k);
+    p.weights_buffer = ggml_backend_alloc_ctx_tensors(p.ctx, backend.cpu);
+    assert_non_null(p.weights_buffer);
+    fill(sum, 1);
+    fill(w, 2);
+    fill(source, 3);
+    const int64_t size = m * n;
+    double *expected = malloc((size_t)size * sizeof *expected);
+    float *rounded = malloc((size_t)size * sizeof *rounded);
+    assert_true(expected && rounded);
+    const float *sums = sum->data, *ws = w->data, *sources = source->data;
+    for (int64_t i = 0; i < size; i++) {
+        expected[i] = sums[i];
+        for (int64_t j = 0; j < k; j++)
+            expected[i] += 2.0 * (double)sources[j * m + i / n] * ws[j * n + i % n];
+        rounded[i] = (float)expected[i];
+    }
+    p.graph = ggml_new_graph(p.ctx);
+    struct ggml_tensor *total = sum, *copies[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) { // tied weights have two gradients
+        struct ggml_tensor *product = ggml_out_prod(p.ctx, w, source);
+        total = ggml_add_inplace(p.ctx, total, reshaped ? ggml_reshape(p.ctx, product, sum) : product);
+        ggml_build_forward_expand(p.graph, total);
+        copies[i] = read_elsewhere ? ggml_scale(p.ctx, product, 1.0F) : NULL;
+        if (!copies[i]) continue;
+        ggml_set_output(copies[i]);
+        ggml_build_forward_expand(p.graph, copies[i]);
+    }
+    pd_lowered *handle;
+    pd_error err;
+    assert_int_equal(pd_lower(lowering, p.graph, params(), &handle, &err), PD_OK);
+    assert_int_equal(pd_lowered_count(handle), 2);
+    const int n_nodes = ggml_graph_n_nodes(pd_lowered_graph(handle));
+    bool fused = true;
+    for (int i = 0; i < n_nodes; i++)
+        fused &= ggml_graph_node(pd_lowered_graph(handle), i)->op != GGML_OP_ADD;
+    assert_true(fused == !read_elsewhere);
+    p.allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend.cpu));
+    assert_true(ggml_gallocr_alloc_graph(p.allocator, pd_lowered_graph(handle)));
+    assert_int_equal(ggml_backend_graph_compute(backend.cpu, pd_lowered_graph(handle)), GGML_STATUS_SUCCESS);
+    assert_int_equal(pd_lowered_check(handle, &err), PD_OK);
+    assert_true(relative_error(sum->data, rounded, size) <= tolerance);
+    if (read_elsewhere) assert_memory_equal(copies[0]->data, copies[1]->data, ggml_nbytes(copies[0]));
+    pd_lowered_free(handle);
+    free(expected);
+    free(rounded);
+    free_problem(&p);
+}
+
+static void sums_take_products_in_place(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof computes / sizeof *computes; i++) {
+        pd_lowering *lowering = create(i);
+        if (!lowering) continue;
+        const int64_t shapes_of[][3] = {{1, 1, 1}, {70, 300, 33}, {33, 1, 64}, {1, 70, 20}, {600, 1024, 130}};
+        for (size_t j = 0; j < sizeof shapes_of / sizeof *shapes_of; j++) {
+            const int64_t *s = shapes_of[j];
+            run_sum(lowering, s[0], s[1], s[2], false, false, computes[i].tolerance);
+            run_sum(lowering, s[0], s[1], s[2], true, false, computes[i].tolerance);
+            run_sum(lowering, s[0], s[1], s[2], true, true, computes[i].tolerance);
+        }
+        pd_lowering_free(lowering);
+    }
+}
+
 // ---- memory ------------------------------------------------------------------------------------------------
 
 static void note_line(pd_log_level level, const char *line, void *user) {
@@ -389,9 +461,13 @@ static int stop(void **state) {
 int main(void) {
     if (getenv("PD_TEST_ONLY")) cmocka_set_test_filter(getenv("PD_TEST_ONLY")); // "shapes", …
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shapes),         cmocka_unit_test(largest_sums),
-        cmocka_unit_test(weight_types),   cmocka_unit_test(views_and_batches),
-        cmocka_unit_test(outer_products), cmocka_unit_test(no_room_for_packed_weights),
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(largest_sums),
+        cmocka_unit_test(weight_types),
+        cmocka_unit_test(views_and_batches),
+        cmocka_unit_test(outer_products),
+        cmocka_unit_test(sums_take_products_in_place),
+        cmocka_unit_test(no_room_for_packed_weights),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

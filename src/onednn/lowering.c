@@ -315,13 +315,16 @@ static const pd_packed *find_packed(pd_lowering *lowering, const struct ggml_ten
     return found;
 }
 
-static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd_error *err) {
+// `sum`: the node that adds the product to what is there, and becomes the one that computes it; NULL: none.
+static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor *sum,
+                               pd_error *err) {
     pd_lowering *lowering = lowered->lowering;
     const pd_number_kind kind = kind_of(lowering, node);
     const pd_packed *packed = find_packed(lowering, node, kind);
     if (pd_number_is_integer(kind) && !packed) return PD_OK; // there was no memory for it
     pd_product *product;
-    const pd_status status = pd_product_create(lowering->cache, node, kind, packed, &product, err);
+    const pd_status status =
+        pd_product_create(lowering->cache, node, kind, packed, sum != NULL, &product, err);
     if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) return PD_OK; // ggml computes it
     PD_TRY(status);
     step *s = add_step(lowered);
@@ -330,9 +333,9 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd
     pd_product_worker_bytes(product, &scratch, &panel, &tile);
     PD_TRY(reserve_workers(lowered, scratch, panel, tile, err));
     const pd_activations *activations = pd_product_activations(product);
-    struct ggml_tensor *sources[2] = {node->src[0], node->src[1]};
+    struct ggml_tensor *sources[3] = {node->src[0], node->src[1], sum ? sum->src[0] : NULL};
     if (activations) sources[1] = activations_node(lowered, node->src[1], activations);
-    rewrite(lowered, node, sources, 2, run_product, s);
+    rewrite(lowered, sum ? sum : node, sources, sum ? 3 : 2, run_product, s);
     return PD_OK;
 }
 
@@ -345,6 +348,13 @@ static int count_users(const struct ggml_tensor *tensor, const void *context) {
             users += node->src[j] == tensor;
     }
     return users + (tensor->flags & GGML_TENSOR_FLAG_OUTPUT ? 1 : 0);
+}
+
+// What has been taken over by another node is computed no more.
+static void mark_dead(pd_lowered *lowered, struct ggml_cgraph *graph, const struct ggml_tensor *node) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        if (ggml_graph_node(graph, i) == node) lowered->dead[i] = true;
+    }
 }
 
 static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
@@ -368,11 +378,8 @@ static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
                match->mask ? 3 : 2, run_attention_pack, s);
     struct ggml_tensor *sources[3] = {match->q, packed, match->mask};
     rewrite(lowered, match->result, sources, match->mask ? 3 : 2, run_attention, s);
-    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
-        for (int j = 0; j < match->n_inner; j++) {
-            if (ggml_graph_node(graph, i) == match->inner[j]) lowered->dead[i] = true;
-        }
-    }
+    for (int i = 0; i < match->n_inner; i++)
+        mark_dead(lowered, graph, match->inner[i]);
     return PD_OK;
 }
 
@@ -386,11 +393,40 @@ static pd_status rewrite_attentions(pd_lowered *lowered, struct ggml_cgraph *gra
     return PD_OK;
 }
 
+// The product that an addition in place adds, as the backward pass writes it; NULL: none that nothing else
+// reads.
+static struct ggml_tensor *added_product(const pd_lowering *lowering, struct ggml_cgraph *graph,
+                                         const struct ggml_tensor *node) {
+    if (node->op != GGML_OP_ADD || !node->view_src || node->data != node->src[0]->data) return NULL;
+    struct ggml_tensor *added = node->src[1];
+    const struct ggml_tensor *reshaped = added->op == GGML_OP_RESHAPE ? added : NULL;
+    if (reshaped) added = reshaped->src[0];
+    if (added->op != GGML_OP_OUT_PROD || !is_product(lowering, added)) return NULL;
+    if (!ggml_are_same_shape(added, node) || !ggml_is_contiguous(node)) return NULL;
+    if (count_users(added, graph) != 1 || (reshaped && count_users(reshaped, graph) != 1)) return NULL;
+    return added;
+}
+
+// Gradients are added to their sums as they are made: no pass over both, and no memory for them.
+static pd_status rewrite_sums(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        struct ggml_tensor *node = ggml_graph_node(graph, i);
+        struct ggml_tensor *product = added_product(lowered->lowering, graph, node);
+        if (!product) continue;
+        const struct ggml_tensor *between = node->src[1];
+        PD_TRY(lower_product(lowered, product, node, err));
+        if (node->op == GGML_OP_ADD) continue; // left to ggml
+        mark_dead(lowered, graph, product);
+        mark_dead(lowered, graph, between);
+    }
+    return PD_OK;
+}
+
 static pd_status rewrite_products(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (!lowered->dead[i] && is_product(lowered->lowering, node))
-            PD_TRY(lower_product(lowered, node, err));
+            PD_TRY(lower_product(lowered, node, NULL, err));
     }
     return PD_OK;
 }
@@ -431,6 +467,7 @@ pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lo
     if (status == PD_OK) status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
     lowered->pack_ms = (double)(ggml_time_us() - start) * 1e-3;
     if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
+    if (status == PD_OK) status = rewrite_sums(lowered, graph, err);
     if (status == PD_OK) status = rewrite_products(lowered, graph, err);
     if (status != PD_OK) {
         pd_lowered_free(lowered);

@@ -15,6 +15,7 @@ enum { SMALL_PANEL = 1 << 17, SMALL_PANEL_CHUNK_ROWS = 256 };
 struct pd_product {
     pd_number_kind kind;
     const pd_packed *packed;
+    bool accumulate;
     bool outer;    // OUT_PROD: weights' rows run along the inner dimension
     bool converts; // weights go through worker->panel
     bool copies;   // as they are, for their rows lie too evenly; each task has a copy of its own
@@ -127,7 +128,8 @@ static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggm
                                .weights_stride_n = p->weights_stride_n,
                                .packed_like = p->packed ? pd_packed_like(p->packed, panel, group) : NULL,
                                .destination_stride_m = int8 ? pd_panel_columns(p->n, panel)
-                                                            : (int64_t)(node->nb[1] / sizeof(float))};
+                                                            : (int64_t)(node->nb[1] / sizeof(float)),
+                               .accumulate = p->accumulate};
         pd_gemm_set_types(&shape, p->kind);
         PD_TRY(pd_gemm_get(cache, &shape, &p->gemms[i], err));
         const size_t bytes = pd_gemm_scratch_bytes(p->gemms[i]);
@@ -137,12 +139,13 @@ static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggm
 }
 
 pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node, pd_number_kind kind,
-                            const pd_packed *packed, pd_product **out, pd_error *err) {
+                            const pd_packed *packed, bool accumulate, pd_product **out, pd_error *err) {
     *out = NULL;
     pd_product *p = calloc(1, sizeof *p);
     if (!p) return pd_fail_memory(err, sizeof *p, "a lowered product");
     p->kind = kind;
     p->packed = packed;
+    p->accumulate = accumulate;
     read_geometry(p, node);
     plan_source(p, node->src[1]);
     plan_weights(p, node->src[0]);

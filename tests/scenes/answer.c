@@ -7,7 +7,7 @@
 
 enum { MAX_GAPS = 2, MAX_FACTS = 12, MAX_WORD = 32, MAX_TEXT = 128 };
 
-// "a large red circle at the top left" or "a red sign with the word open at the top".
+// "at the top left a large red circle" or "at the top a red sign with the word open".
 typedef struct {
     char size[MAX_WORD], color[MAX_WORD], noun[MAX_WORD], place[MAX_WORD];
     char what[MAX_WORD], text[MAX_WORD]; // of writing: "word" or "number", and which
@@ -58,15 +58,20 @@ static void copy(char *to, const char *from, size_t size) {
 static void read_fact(const char *text, fact *f) {
     char item[MAX_TEXT];
     snprintf(item, sizeof item, "%.*s", MAX_TEXT - 1, text);
-    char *place = strstr(item, " at the ");
-    if (!place) place = strstr(item, " in the ");
-    if (place) {
-        copy(f->place, place + 8, strlen(place + 8));
-        *place = '\0';
+    char *thing = item;
+    if (strncmp(item, "at the ", 7) == 0 || strncmp(item, "in the ", 7) == 0) {
+        char *place = item + 7, *article = strstr(place, " a ");
+        if (!article) article = strstr(place, " an ");
+        char *the = strstr(place, " the ");
+        if (the && (!article || the < article)) article = the;
+        if (article) {
+            copy(f->place, place, (size_t)(article - place));
+            thing = article + 1;
+        }
     }
     char words[8][MAX_WORD];
     int n = 0;
-    for (char *word = strtok(item, " "); word && n < 8; word = strtok(NULL, " "))
+    for (char *word = strtok(thing, " "); word && n < 8; word = strtok(NULL, " "))
         copy(words[n++], word, strlen(word));
     if (n == 2) { // a dog
         strcpy(f->noun, words[1]);

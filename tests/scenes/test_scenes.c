@@ -405,11 +405,13 @@ static void pictures_show_what_captions_say(void **state) {
             rest = strstr(item, ", ");
             if (rest) *rest = '\0', rest += 2;
             char size[16], color[16], shape[16];
-            if (sscanf(item, "a %15s %15s %15s", size, color, shape) != 3 ||
+            int cell = 0, c = 0;
+            const char *thing = strstr(item, " a ");
+            if (!thing || sscanf(thing, " a %15s %15s %15s", size, color, shape) != 3 ||
                 (strcmp(size, "large") != 0 && strcmp(size, "small") != 0))
                 continue;
-            int cell = 0, c = 0;
-            while (strcmp(strstr(item, shape) + strlen(shape) + 1, places[cell]) != 0)
+            const size_t length = (size_t)(thing - item);
+            while (strlen(places[cell]) != length || strncmp(item, places[cell], length) != 0)
                 assert_true(++cell < 9);
             while (strcmp(colors[c].name, color) != 0)
                 assert_true(++c < 8);

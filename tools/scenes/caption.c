@@ -21,27 +21,29 @@ __attribute__((format(printf, 2, 3))) static void add(caption_writer *writer, co
     if (n > 0) writer->used += (size_t)n;
 }
 
+// Where it is, then what it is: the words about a thing can look where the words before have led.
 static void add_item(caption_writer *writer, const pd_scene *scene, const pd_item *item) {
     const char *color = pd_colors[item->color].name;
+    const bool alone = scene->n_items == 1;
     switch (item->kind) {
     case PD_ITEM_SHAPE:
-        add(writer, "a %s %s %s %s", item->large ? "large" : "small", color, pd_shapes[item->shape].one,
-            pd_place_phrases[item->cell]);
+        add(writer, "%s a %s %s %s", pd_place_phrases[item->cell], item->large ? "large" : "small", color,
+            pd_shapes[item->shape].one);
         break;
     case PD_ITEM_EMOJI: {
         const char *name = pd_emoji_list[item->emoji].one;
+        if (!alone) add(writer, "%s ", pd_place_phrases[item->cell]);
         add(writer, "%s %s", pd_article(name), name);
-        if (scene->n_items > 1) add(writer, " %s", pd_place_phrases[item->cell]);
         break;
     }
     case PD_ITEM_SIGN:
+        if (!alone) add(writer, "%s ", pd_place_phrases[item->cell / 3 * 3 + 1]);
         if (item->board) {
             add(writer, "%s %s sign with the %s %s", pd_article(color), color,
                 item->number ? "number" : "word", item->text);
         } else {
             add(writer, "the %s %s %s", color, item->number ? "number" : "word", item->text);
         }
-        if (scene->n_items > 1) add(writer, " %s", pd_place_phrases[item->cell / 3 * 3 + 1]);
         break;
     }
 }
