@@ -11,14 +11,11 @@ failed, 2 for wrong use, 130 when stopped by a signal (nothing is written then).
 
 import argparse
 import dataclasses
-import datetime
 import functools
-import json
 import os
 import platform
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -40,45 +37,12 @@ from contestants import (
     end,
     memory,
     run,
-    running,
     start,
 )
+from side_by_side import UNITS, cpu, now_and_commit, positive, run_until_stopped, write
 
 SHAPES = ((1, 64), (5, 64))  # pictures and text tokens of the prompts
 BAR_LAYERS = 8  # the bars are meant for this depth
-
-# CPU flags that stand for units, as /proc/cpuinfo names them on x86-64 and on Arm.
-UNITS = {
-    "bf16": ("avx512_bf16", "amx_bf16", "bf16", "svebf16"),
-    "int8": ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp"),
-}
-FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_fp16", "amx_tile", "asimd", "sve", *UNITS["bf16"], *UNITS["int8"])
-
-
-# ---- the machine -----------------------------------------------------------------------------------------------
-
-
-def cpu():
-    """The CPU's name and those of FLAGS that it has."""
-    name, flags = platform.processor() or platform.machine(), set()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = (part.strip() for part in line.partition(":"))
-            if key == "model name":
-                name = value
-            elif key in ("flags", "Features"):
-                flags.update(value.split())
-    except OSError:
-        pass
-    return name, [flag for flag in FLAGS if flag in flags]
-
-
-def commit():
-    try:
-        return run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])[0].strip()
-    except Failure:
-        return None
-
 
 # ---- rows --------------------------------------------------------------------------------------------------------
 
@@ -98,10 +62,6 @@ class Row:
 
 
 # ---- the benchmark ---------------------------------------------------------------------------------------------
-
-
-def on_signal(number, _frame):
-    raise KeyboardInterrupt(number)
 
 
 class Bench:
@@ -416,8 +376,7 @@ class Bench:
             "versions": {**self.versions, "python": platform.python_version()},
         }
         document = {
-            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "commit": commit(),
+            **now_and_commit(),
             "geometry": GEOMETRY,
             "layers": self.layers,
             "rounds": self.options.rounds,
@@ -426,19 +385,7 @@ class Bench:
             "rows": results,
             "left_out": left_out,
         }
-        out = Path(self.options.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(out.name + ".tmp")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(out)
-        print(f"written: {os.path.relpath(out)}")
-
-
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+        write(document, self.options.out)
 
 
 def pattern(text):
@@ -466,19 +413,7 @@ def main():
     options.layers = options.layers or (2 if options.quick else BAR_LAYERS)
     if options.layers < 2:
         parser.error("argument --layers: a pyramid takes at least 2")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    try:
-        return Bench(options).run()
-    except KeyboardInterrupt:
-        print("\nbench-peers: stopped; nothing was written", file=sys.stderr)
-        return 130
-    except Failure as failure:
-        print(f"bench-peers: {failure}", file=sys.stderr)
-        return 1
-    finally:
-        for child in list(running):
-            end(child)
+    return run_until_stopped("bench-peers", Bench(options))
 
 
 if __name__ == "__main__":

@@ -11,18 +11,16 @@ wrong use, 130 when stopped by a signal (nothing is written then).
 """
 
 import argparse
-import datetime
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from contestants import ROOT, Failure, end, run, running, start
-from peers import UNITS, commit, cpu, on_signal, positive
+from contestants import ROOT, Failure, end, run, start
+from side_by_side import UNITS, cpu, now_and_commit, positive, run_until_stopped, write
 
 # The proportions of the two models over 8 layers of a width that fits; the frozen tower's share of a dense step's work is
 # LLaVA-1.5-7B's, where ViT-L/14's forward pass is 1.5 % of it.
@@ -236,8 +234,7 @@ class Bench:
             print(f"{row['name']:{width}}  {row['ours']:9.4g} {row['peer']:9.4g} {row['ratio']:7.3f} {cpu:>11} {spread:>13}  "
                   f"{bar}")
         document = {
-            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "commit": commit(),
+            **now_and_commit(),
             "geometry": {**GEOMETRY, **TOWER},
             "rounds": self.options.rounds,
             "machine": {"cpu": self.cpu_name, "flags": self.flags, "cores": os.cpu_count(), "threads": self.options.threads,
@@ -245,12 +242,7 @@ class Bench:
             "notes": self.notes,
             "rows": self.rows,
         }
-        out = Path(self.options.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(out.name + ".tmp")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(out)
-        print(f"written: {os.path.relpath(out)}")
+        write(document, self.options.out)
 
 
 def main():
@@ -263,19 +255,7 @@ def main():
     parser.add_argument("--out", metavar="FILE", default=str(ROOT / "bench/out/train.json"),
                         help="default: bench/out/train.json")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    try:
-        return Bench(options).run()
-    except KeyboardInterrupt:
-        print("\nbench-train: stopped; nothing was written", file=sys.stderr)
-        return 130
-    except Failure as failure:
-        print(f"bench-train: {failure}", file=sys.stderr)
-        return 1
-    finally:
-        for child in list(running):
-            end(child)
+    return run_until_stopped("bench-train", Bench(options))
 
 
 if __name__ == "__main__":
