@@ -4,6 +4,7 @@
 #include "pair.h"
 
 #include "train/sample.h"
+#include "vocabulary.h"
 
 static const char *const names[] = {"train/bos", "train/no_bos", "text/qwen2", "text/llama3"};
 #define N_VOCABULARIES (sizeof names / sizeof *names)
@@ -16,20 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
-    const char *slash = strrchr(__FILE__, '/');
-    const int directory = slash ? (int)(slash - __FILE__) + 1 : 0;
-    for (size_t i = 0; i < N_VOCABULARIES; i++) {
-        char path[1024];
-        snprintf(path, sizeof path, "%.*s../tests/golden/%s.gguf", directory, __FILE__, names[i]);
-        pd_gguf gguf;
-        pd_error err;
-        if (pd_gguf_open(path, &gguf, &err) != PD_OK ||
-            pd_tokenizer_create(&gguf, &tokenizers[i], &err) != PD_OK) {
-            fprintf(stderr, "%s\n", err.message);
-            abort();
-        }
-        pd_gguf_close(&gguf);
-    }
+    for (size_t i = 0; i < N_VOCABULARIES; i++)
+        tokenizers[i] = open_golden_vocabulary(names[i]);
     return 0;
 }
 

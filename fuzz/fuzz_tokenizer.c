@@ -5,8 +5,8 @@
 #include "check.h"
 
 #include "text/conversation.h"
-#include "text/tokenizer.h"
 #include "text/utf8.h"
+#include "vocabulary.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +17,9 @@ static const struct {
     bool byte_level;
     bool keeps_bytes;
 } vocabularies[] = {
-    {"spm", false, true},  {"spm_bare", false, false}, {"gpt2", true, true},    {"smollm", true, true},
-    {"qwen2", true, true}, {"llama3", true, true},     {"default", true, true},
+    {"text/spm", false, true},    {"text/spm_bare", false, false}, {"text/gpt2", true, true},
+    {"text/smollm", true, true},  {"text/qwen2", true, true},      {"text/llama3", true, true},
+    {"text/default", true, true},
 };
 #define N_VOCABULARIES (sizeof vocabularies / sizeof *vocabularies)
 
@@ -30,21 +31,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc;
     (void)argv;
-    const char *slash = strrchr(__FILE__, '/');
-    const int directory = slash ? (int)(slash - __FILE__) + 1 : 0;
-    for (size_t i = 0; i < N_VOCABULARIES; i++) {
-        char path[1024];
-        snprintf(path, sizeof path, "%.*s../tests/golden/text/%s.gguf", directory, __FILE__,
-                 vocabularies[i].name);
-        pd_gguf gguf;
-        pd_error err;
-        if (pd_gguf_open(path, &gguf, &err) != PD_OK ||
-            pd_tokenizer_create(&gguf, &tokenizers[i], &err) != PD_OK) {
-            fprintf(stderr, "%s\n", err.message);
-            abort();
-        }
-        pd_gguf_close(&gguf);
-    }
+    for (size_t i = 0; i < N_VOCABULARIES; i++)
+        tokenizers[i] = open_golden_vocabulary(vocabularies[i].name);
     return 0;
 }
 

@@ -13,6 +13,8 @@
 
 #include <cmocka.h> // wants the above
 
+#include "golden_files.h" // wants cmocka
+
 static const char *device; // PD_TEST_DEVICE, or NULL for the CPU
 
 static const char *path_of(char *buffer, size_t size, const char *name) {
@@ -157,9 +159,7 @@ static double check_case(yyjson_val *one, pd_attention attention, pd_compute_typ
 }
 
 static void check_all(pd_attention attention, pd_compute_type compute) {
-    char path[512];
-    yyjson_doc *doc = yyjson_read_file(path_of(path, sizeof path, "cases.json"), 0, NULL, NULL);
-    assert_non_null(doc);
+    yyjson_doc *doc = read_golden("parity/cases.json");
     yyjson_val *root = yyjson_doc_get_root(doc);
     yyjson_val *cases = yyjson_is_arr(root) ? root : yyjson_obj_get(root, "cases");
     assert_true(yyjson_arr_size(cases) > 0);

@@ -7,26 +7,16 @@
 
 #include <cmocka.h>
 
-#include "text/tokenizer.h"
+#include "golden_files.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <yyjson.h>
 
-static pd_tokenizer *open_vocabulary(void) {
-    pd_gguf gguf;
-    pd_error err;
-    pd_tokenizer *tokenizer = NULL;
-    if (pd_gguf_open(PD_TEST_DATA "/../../models/pocket/vocabulary.gguf", &gguf, &err) != PD_OK)
-        fail_msg("%s", err.message);
-    if (pd_tokenizer_create(&gguf, &tokenizer, &err) != PD_OK) fail_msg("%s", err.message);
-    pd_gguf_close(&gguf);
-    return tokenizer;
-}
+static const char vocabulary[] = PD_TEST_DATA "/../../models/pocket/vocabulary.gguf";
 
 static void vocabulary_is_what_the_geometry_expects(void **state) {
     (void)state;
-    pd_tokenizer *tokenizer = open_vocabulary();
+    pd_tokenizer *tokenizer = open_vocabulary(vocabulary);
     assert_int_equal(pd_tokenizer_n_vocab(tokenizer), 1152);
     assert_int_equal(pd_tokenizer_bos(tokenizer), 1);
     assert_int_equal(pd_tokenizer_eos(tokenizer), 2);
@@ -42,12 +32,10 @@ static void texts_become_the_tokens_of_sentencepiece(void **state) {
     (void)state;
     const char *path = getenv("PD_ENCODINGS");
     if (!path) path = PD_TEST_DATA "/pocket/encodings.json";
-    yyjson_read_err error;
-    yyjson_doc *doc = yyjson_read_file(path, 0, NULL, &error);
-    if (!doc) fail_msg("%s: %s", path, error.msg);
+    yyjson_doc *doc = read_json_file(path);
     yyjson_val *root = yyjson_doc_get_root(doc);
     assert_true(yyjson_arr_size(root) >= 100);
-    pd_tokenizer *tokenizer = open_vocabulary();
+    pd_tokenizer *tokenizer = open_vocabulary(vocabulary);
     pd_error err;
     size_t i, max;
     yyjson_val *value;

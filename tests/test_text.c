@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "golden_files.h"
 #include "text/conversation.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer.h"
@@ -25,29 +26,10 @@ static const char *const byte_level[] = {"gpt2", "smollm", "qwen2", "llama3", "d
 
 // ---- golden files -----------------------------------------------------------------------------------------
 
-static yyjson_doc *read_json(const char *name) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", PD_TEST_DATA, name);
-    yyjson_read_err error;
-    yyjson_doc *doc = yyjson_read_file(path, 0, NULL, &error);
-    if (!doc) fail_msg("%s: %s", path, error.msg);
-    return doc;
-}
-
-static pd_tokenizer *open_file(const char *path) {
-    pd_gguf gguf;
-    pd_error err;
-    pd_tokenizer *tokenizer = NULL;
-    if (pd_gguf_open(path, &gguf, &err) != PD_OK) fail_msg("%s", err.message);
-    if (pd_tokenizer_create(&gguf, &tokenizer, &err) != PD_OK) fail_msg("%s", err.message);
-    pd_gguf_close(&gguf);
-    return tokenizer;
-}
-
 static pd_tokenizer *open_tokenizer(const char *name) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/text/%s.gguf", PD_TEST_DATA, name);
-    return open_file(path);
+    char path[128];
+    snprintf(path, sizeof path, "text/%s", name);
+    return open_golden_vocabulary(path);
 }
 
 typedef struct {
@@ -59,7 +41,7 @@ typedef struct {
 } sample;
 
 static yyjson_doc *read_samples(sample **samples, size_t *n) {
-    yyjson_doc *doc = read_json("text/strings.json");
+    yyjson_doc *doc = read_golden("text/strings.json");
     yyjson_val *root = yyjson_doc_get_root(doc);
     *n = yyjson_arr_size(root);
     assert_true(*n > 300);
@@ -176,7 +158,7 @@ static void test_encode(void **state) {
     for (size_t v = 0; v < COUNT(vocabularies); v++) {
         char name[64];
         snprintf(name, sizeof name, "text/%s.json", vocabularies[v]);
-        yyjson_doc *golden = read_json(name);
+        yyjson_doc *golden = read_golden(name);
         pd_tokenizer *tokenizer = open_tokenizer(vocabularies[v]);
         size_t compared = 0;
         for (int special = 0; special < 2; special++) {
@@ -209,7 +191,7 @@ static void test_words(void **state) {
     for (size_t v = 0; v < COUNT(byte_level); v++) {
         char name[64];
         snprintf(name, sizeof name, "text/%s.json", byte_level[v]);
-        yyjson_doc *golden = read_json(name);
+        yyjson_doc *golden = read_golden(name);
         yyjson_val *root = yyjson_doc_get_root(golden);
         pd_pretokenizer *pretokenizer;
         pd_error err;
@@ -273,7 +255,7 @@ static void test_decode_spm(void **state) {
     for (size_t v = 0; v < COUNT(names); v++) {
         char name[64];
         snprintf(name, sizeof name, "text/%s.json", names[v]);
-        yyjson_doc *golden = read_json(name);
+        yyjson_doc *golden = read_golden(name);
         yyjson_val *plain = yyjson_obj_get(yyjson_doc_get_root(golden), "plain");
         yyjson_val *decoded = yyjson_obj_get(yyjson_doc_get_root(golden), "decoded");
         pd_tokenizer *tokenizer = open_tokenizer(names[v]);
@@ -304,7 +286,7 @@ static void test_decode_spm(void **state) {
 static void test_prompts(void **state) {
     (void)state;
     const char *const names[] = {"spm", "llama3", "smollm"};
-    yyjson_doc *golden = read_json("text/prompts.json");
+    yyjson_doc *golden = read_golden("text/prompts.json");
     yyjson_val *root = yyjson_doc_get_root(golden);
     yyjson_val *prompts = yyjson_obj_get(root, "prompts");
     assert_true(yyjson_arr_size(prompts) > 10);
@@ -876,7 +858,7 @@ static size_t golden_messages(yyjson_val *conversations, size_t number, pd_role 
 
 static void test_conversations(void **state) {
     (void)state;
-    yyjson_doc *golden = read_json("text/conversations.json");
+    yyjson_doc *golden = read_golden("text/conversations.json");
     yyjson_val *root = yyjson_doc_get_root(golden);
     yyjson_val *cases = yyjson_obj_get(root, "cases");
     assert_true(yyjson_arr_size(cases) > 200);
@@ -1003,8 +985,8 @@ static void test_smollm2(void **state) {
     (void)state;
     const char *path = getenv("PD_TEST_SMOLLM2");
     if (!path) skip();
-    pd_tokenizer *tokenizer = open_file(path);
-    yyjson_doc *golden = read_json("real/smollm2.json");
+    pd_tokenizer *tokenizer = open_vocabulary(path);
+    yyjson_doc *golden = read_golden("real/smollm2.json");
     yyjson_val *root = yyjson_doc_get_root(golden);
     yyjson_val *pages = yyjson_obj_get(root, "pages");
     yyjson_val *prompts = yyjson_obj_get(root, "prompts");

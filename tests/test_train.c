@@ -18,6 +18,8 @@
 
 #include <cmocka.h> // wants the above
 
+#include "golden_files.h" // wants cmocka
+
 enum { SIGNS = 8, ELEMENTS = 64, MAX_SAMPLES = 8 };
 
 static atomic_bool cancel;
@@ -295,15 +297,13 @@ static double check_case(yyjson_val *one, pd_compute_type compute, double *loss_
 }
 
 static yyjson_doc *read_cases(const char *name) {
-    char path[512];
-    yyjson_doc *doc = yyjson_read_file(path_of(path, sizeof path, "train", name), 0, NULL, NULL);
-    assert_non_null(doc);
+    yyjson_doc *doc = read_golden(name);
     assert_true(yyjson_arr_size(yyjson_doc_get_root(doc)) > 0);
     return doc;
 }
 
 static void check_gradients(pd_compute_type compute, double tolerance, double loss_tolerance) {
-    yyjson_doc *doc = read_cases("cases.json");
+    yyjson_doc *doc = read_cases("train/cases.json");
     const char *only = getenv("PD_TEST_CASE");
     double worst = 0.0, worst_loss = 0.0;
     size_t index, max;
@@ -524,7 +524,7 @@ static void check_steps(yyjson_val *one) {
 
 static void optimiser_steps(void **state) {
     (void)state;
-    yyjson_doc *doc = read_cases("steps.json");
+    yyjson_doc *doc = read_cases("train/steps.json");
     const char *only = getenv("PD_TEST_CASE");
     size_t index, max;
     yyjson_val *one;

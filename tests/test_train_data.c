@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/random.h"
+#include "golden_files.h"
 #include "train/loader.h"
 #include "train/python_text.h"
 
@@ -52,26 +53,11 @@ static void write_file(const char *name, const char *bytes, size_t size) {
     assert_int_equal(fclose(file), 0);
 }
 
-static yyjson_doc *read_golden(const char *name) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/train/%s", PD_TEST_DATA, name);
-    yyjson_read_err error;
-    yyjson_doc *doc = yyjson_read_file(path, 0, NULL, &error);
-    if (!doc) fail_msg("%s: %s", path, error.msg);
-    return doc;
-}
-
 static pd_tokenizer *open_tokenizer(const char *name) {
-    char path[512];
+    char path[128];
     const bool own = strstr(name, "bos") != NULL;
-    snprintf(path, sizeof path, "%s/%s/%s.gguf", PD_TEST_DATA, own ? "train" : "text", name);
-    pd_gguf gguf;
-    pd_error err;
-    pd_tokenizer *tokenizer = NULL;
-    if (pd_gguf_open(path, &gguf, &err) != PD_OK) fail_msg("%s", err.message);
-    if (pd_tokenizer_create(&gguf, &tokenizer, &err) != PD_OK) fail_msg("%s", err.message);
-    pd_gguf_close(&gguf);
-    return tokenizer;
+    snprintf(path, sizeof path, "%s/%s", own ? "train" : "text", name);
+    return open_golden_vocabulary(path);
 }
 
 static pd_dataset *open_text(const char *text, size_t size) {
@@ -132,7 +118,7 @@ static void expect_labels(yyjson_val *one, const pd_record *record, const pd_lab
 
 static void test_labels(void **state) {
     (void)state;
-    yyjson_doc *doc = read_golden("labels.json");
+    yyjson_doc *doc = read_golden("train/labels.json");
     yyjson_val *root = yyjson_doc_get_root(doc);
     size_t size = 0;
     char *records = yyjson_val_write(yyjson_obj_get(root, "records"), 0, &size);
@@ -432,7 +418,7 @@ static void test_python_text(void **state) {
 
 static void test_order_golden(void **state) {
     (void)state;
-    yyjson_doc *doc = read_golden("order.json");
+    yyjson_doc *doc = read_golden("train/order.json");
     size_t i;
     size_t max;
     yyjson_val *one;
