@@ -378,7 +378,7 @@ static void open_trainee(trainee *t, const model_files *files, bool drops) {
     make_policy(&t->policy, drops);
     const pd_trainable wanted = {.groups = {true, true, opt.train_tower}};
     check(pd_parameters_create(&wanted, &t->backend, &t->weights, &t->parameters, &err), &err);
-    const pd_lowering_params lowering = {.compute = compute_type()};
+    const pd_lowering_params lowering = {.compute = compute_type(), .floats = true};
     check(pd_lowering_create(&lowering, &t->lowering, &err), &err);
     const pd_step_params step = {.weights = &t->weights,
                                  .parameters = &t->parameters,

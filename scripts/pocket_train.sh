@@ -45,6 +45,6 @@ phase() {
 phase "captions-$kind" --from_scratch "$geometry" --version plain --skip_bad_images True --data_path "$data/train-captions.json" \
     --lr_scheduler_type constant_with_warmup --warmup_ratio 0.03 --max_steps "${CAPTION_STEPS:-2400}" --save_type f32
 phase "$kind" -m "$out/captions-$kind/model.gguf" --vision_tower "$out/captions-$kind/mmproj.gguf" --version v1 \
-    --data_path "$data/train-questions.json" --warmup_ratio 0.02 --max_steps "${QUESTION_STEPS:-2000}" --save_type f16
+    --data_path "$data/train-questions.json" --warmup_ratio 0.02 --max_steps "${QUESTION_STEPS:-3500}" --save_type f16
 echo "$out/$kind/model.gguf"
 echo "$out/$kind/mmproj.gguf"

@@ -98,6 +98,27 @@ expect 1 'nowhere/' $base --data_path data.json --image_folder nowhere
 expect 2 'image_aspect_ratio anyres: expected an mmproj with' $base --data_path data.json --image_aspect_ratio anyres
 trains 'squared pictures' $base --data_path data.json --image_aspect_ratio square --max_steps 1
 
+# ---- arguments --------------------------------------------------------------------------------------------------
+
+# Shares are LLaVA's doubles: a tenth of 30 records is 3, not 4.
+records 30 >thirty.json
+trains 'a tenth of an epoch' $base --data_path thirty.json --per_device_train_batch_size 1 --num_train_epochs 0.1
+[ "$(last_step new/log.jsonl)" = 3 ] || fail "a tenth of an epoch: expected 3 steps, found $(last_step new/log.jsonl)"
+# Losses are computed where no trained weight is reached, too.
+trains 'text without a trained weight' $base --data_path data.json --per_device_train_batch_size 1 --freeze_backbone --max_steps 22
+grep -q '"loss":0,' new/log.jsonl && fail 'text without a trained weight: expected losses'
+# Frozen weights of every kind, and fewer labels than a product of oneDNN's wants, with oneDNN and without.
+for type in f16 bf16 q8_0; do
+    trains "$type" $base --data_path data.json --max_steps 1 --save_type $type
+    rm -rf base && mv new base
+    for compute in auto ggml; do
+        trains "adapters beside $type, $compute" $base -m base/model.gguf --data_path data.json --per_device_train_batch_size 1 \
+            --lora_enable --freeze_backbone --compute $compute --max_steps 2
+    done
+    trains "a projector before $type" $base -m base/model.gguf --vision_tower base/mmproj.gguf --data_path data.json \
+        --per_device_train_batch_size 1 --unfreeze_mm_vision_tower --freeze_backbone --freeze_mm_mlp_adapter --compute ggml --max_steps 2
+done
+
 # ---- models -----------------------------------------------------------------------------------------------------
 
 "$pdrop" synth tiny -q || fail 'synth'
@@ -155,7 +176,10 @@ if [ -d /proc/self ]; then into /proc/pdrop 1 '/proc/pdrop: cannot make the outp
 "$pdrop" $base -o deep/er/kept --max_steps 4 --save_steps 2 >out 2>err </dev/null || fail 'a folder in folders: expected success'
 mv deep/er/kept kept
 find kept -type f -exec cksum {} + | sort >kept.before
-into kept 2 "kept: holds an earlier run's checkpoints" --max_steps 4
+into kept 2 "kept: holds an earlier run's checkpoint-4" --max_steps 4
+into kept 2 "kept: holds an earlier run's checkpoint-4" --max_steps 4 --resume_from_checkpoint kept/checkpoint-2
+into kept 1 'nowhere.json: cannot open' --max_steps 4 --overwrite_output_dir --data_path nowhere.json
+into kept 1 'nowhere.gguf: cannot open' --max_steps 4 --overwrite_output_dir -m nowhere.gguf
 into kept 2 'kept/checkpoint-4: the checkpoint is of another run (seed 42, ' --max_steps 4 --resume --seed 7
 into kept 2 'kept/checkpoint-4: the checkpoint is of another run' --max_steps 6 --resume
 into kept 1 'state.gguf: tensor blk.0.attn_k.weight: expected f32 [64, 32], found f32 [64, 64]: a checkpoint of another geometry' \
@@ -177,10 +201,14 @@ into nan.run 1 'expected numbers' --max_steps 4 --save_steps 1 --resume
 [ "$(ls nan.run)" = "$(printf 'checkpoint-2\nlog.jsonl')" ] || fail 'NaN after resuming: expected no other checkpoint'
 find kept -type f -exec cksum {} + | sort >kept.after
 cmp -s kept.before kept.after || fail 'runs that failed changed the checkpoints of the run before'
+# A run that is over writes its checkpoint no second time.
+before=$(ls -i kept/checkpoint-4/state.gguf)
+"$pdrop" $base -o kept --max_steps 4 --save_steps 2 --resume >out 2>err </dev/null || fail 'resuming at the end: expected success'
+[ "$(ls -i kept/checkpoint-4/state.gguf)" = "$before" ] || fail 'resuming at the end: expected the checkpoint to stay'
 mkdir kept/.checkpoint-9.tmp kept/.checkpoint-1.removed.tmp
 : >kept/.checkpoint-9.tmp/model.gguf.12ab.tmp
 : >kept/mmproj.gguf.0012ab.tmp
-"$pdrop" $base -o kept --max_steps 4 --save_steps 2 --resume_from_checkpoint kept/checkpoint-2 >out 2>err </dev/null ||
+"$pdrop" $base -o kept --max_steps 4 --save_steps 2 --resume_from_checkpoint kept/checkpoint-2 --overwrite_output_dir >out 2>err </dev/null ||
     fail 'resuming from the last but one: expected success'
 [ -z "$(find kept -name '*.tmp')" ] || fail 'leftovers of killed runs: expected them to be removed'
 for file in model mmproj checkpoint-4/state; do
@@ -206,7 +234,7 @@ expect 1 'data.json: ' train --from_scratch data.json --data_path data.json
 "$pdrop" $scratch_run -o runs/new >out 2>err </dev/null || fail 'from scratch: expected success'
 before=$(cksum runs/new/scratch.gguf)
 timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 >out 2>err </dev/null
-judge 'from scratch, again' 2 "runs/new: holds an earlier run's checkpoints" $?
+judge 'from scratch, again' 2 "runs/new: holds an earlier run's checkpoint-1" $?
 timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 --resume >out 2>err </dev/null
 judge 'from scratch, resumed with another seed' 2 'the checkpoint is of another run' $?
 [ "$(cksum runs/new/scratch.gguf)" = "$before" ] || fail 'from scratch: a run that was refused wrote other weights'

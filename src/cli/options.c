@@ -100,12 +100,16 @@ static bool parse_number(const pd_command *command, const pd_option *option, con
         *(int32_t *)option->target = (int32_t)number;
         return true;
     }
-    const float number = strtof(value, &end);
+    const double number = strtod(value, &end);
     snprintf(expected, sizeof expected, "expected a number from %g to %g", option->low, option->high);
-    if (end == value || *end || !((double)number >= option->low && (double)number <= option->high)) {
+    if (end == value || *end || !(number >= option->low && number <= option->high)) {
         return complain(command, option->name, expected, value);
     }
-    *(float *)option->target = number;
+    if (option->type == PD_OPTION_DOUBLE) {
+        *(double *)option->target = number;
+    } else {
+        *(float *)option->target = (float)number;
+    }
     return true;
 }
 
@@ -160,6 +164,7 @@ static bool apply(const pd_command *command, const pd_option *option, const char
     case PD_OPTION_INT:
     case PD_OPTION_UINT64:
     case PD_OPTION_FLOAT:
+    case PD_OPTION_DOUBLE:
         return parse_number(command, option, value);
     case PD_OPTION_STRING:
         *(const char **)option->target = value;

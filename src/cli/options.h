@@ -12,6 +12,7 @@ typedef enum pd_option_type {
     PD_OPTION_INT,     // int32_t in [low, high]
     PD_OPTION_UINT64,
     PD_OPTION_FLOAT,   // float in [low, high]
+    PD_OPTION_DOUBLE,  // double in [low, high]
     PD_OPTION_STRING,  // const char *
     PD_OPTION_STRINGS, // pd_strings: may be repeated
     PD_OPTION_CHOICE,  // int32_t: index among `choices`

@@ -14,10 +14,9 @@ static pd_train_params params;
 static struct {
     const char *save_type, *resume_from_checkpoint, *from_scratch;
     char *scratch_model, *scratch_mmproj;
-    float warmup_ratio, num_train_epochs;
     int32_t max_steps, course, image_aspect_ratio, compute;
     bool resume, quiet, json;
-} flags = {.save_type = "f16", .warmup_ratio = 0.03F, .num_train_epochs = 1.0F};
+} flags = {.save_type = "f16"};
 
 static const char *const courses[] = {"cosine", "linear", "constant", "constant_with_warmup", NULL};
 static const char *const aspects[] = {"auto", "pad", "anyres", "square", NULL};
@@ -68,8 +67,8 @@ static const pd_option train_table[] = {
     {PD_OPTION_FLOAT, 0, "--lora_alpha", "X", "their scale times the rank (default: 256)", &params.lora_alpha,
      0, 1e6, NULL},
     {.type = PD_OPTION_HEADING, .help = "optimisation"},
-    {PD_OPTION_FLOAT, 0, "--num_train_epochs", "X", "times through the data (default: 1)",
-     &flags.num_train_epochs, 0, 1e6, NULL},
+    {PD_OPTION_DOUBLE, 0, "--num_train_epochs", "X", "times through the data (default: 1)",
+     &params.num_train_epochs, 0, 1e6, NULL},
     {PD_OPTION_INT, 0, "--max_steps", "N", "steps, instead of epochs (default: 0, epochs)", &flags.max_steps,
      0, INT32_MAX, NULL},
     {PD_OPTION_INT, 0, "--per_device_train_batch_size", "N", "samples computed together (default: 16)",
@@ -86,8 +85,8 @@ static const pd_option train_table[] = {
      &params.mm_vision_tower_lr, 0, 1e3, NULL},
     {PD_OPTION_CHOICE, 0, "--lr_scheduler_type", NULL, "its course (default: cosine)", &flags.course, 0, 0,
      courses},
-    {PD_OPTION_FLOAT, 0, "--warmup_ratio", "X", "share of the steps in which it rises (default: 0.03)",
-     &flags.warmup_ratio, 0, 1, NULL},
+    {PD_OPTION_DOUBLE, 0, "--warmup_ratio", "X", "share of the steps in which it rises (default: 0.03)",
+     &params.warmup_ratio, 0, 1, NULL},
     {PD_OPTION_FLOAT, 0, "--weight_decay", "X", "AdamW's (default: 0)", &params.weight_decay, 0, 1e3, NULL},
     {PD_OPTION_FLOAT, 0, "--adam_beta1", "X", "(default: 0.9)", &params.adam_beta1, 0, 1, NULL},
     {PD_OPTION_FLOAT, 0, "--adam_beta2", "X", "(default: 0.999)", &params.adam_beta2, 0, 1, NULL},
@@ -174,7 +173,7 @@ static pd_status write_scratch(pd_error *err) {
     if (params.resume_from_checkpoint) {
         if (has_scratch()) return PD_OK;
     } else if (!params.overwrite_output_dir) {
-        PD_TRY(pd_checkpoint_expect_none(params.output_dir, err));
+        PD_TRY(pd_checkpoint_expect_none(params.output_dir, -1, err));
     }
     return pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, true, &flags.scratch_model,
                            &flags.scratch_mmproj, err);
@@ -204,13 +203,11 @@ static pd_status prepare(char **checkpoint, pd_train_log **log, pd_error *err) {
     PD_TRY(expect_given("--output_dir", params.output_dir, err));
     PD_TRY(expect_given("--data_path", params.data_path, err));
     PD_TRY(pd_export_type(flags.save_type, &params.save_type, err));
-    PD_TRY(find_checkpoint(checkpoint, err));
+    PD_TRY(pd_ranks_agree(params.ranks, find_checkpoint(checkpoint, err), err));
     PD_TRY(make_scratch(err));
     PD_TRY(expect_given("--model_name_or_path", params.model_name_or_path, err));
     params.image_aspect_ratio = (pd_aspect_ratio)flags.image_aspect_ratio;
     params.lr_scheduler_type = (pd_rate_course)flags.course;
-    params.warmup_ratio = (double)flags.warmup_ratio;
-    params.num_train_epochs = (double)flags.num_train_epochs;
     params.max_steps = flags.max_steps;
     params.compute = compute_types[flags.compute];
     PD_TRY(read_policy(err));

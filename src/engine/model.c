@@ -70,14 +70,8 @@ static pd_status load(const pd_model_params *params, pd_model *model, pd_error *
     PD_TRY(pd_device_find(params->device, &device, err));
     PD_TRY(pd_weights_load(params->model_path, params->mmproj_path, device, &model->weights, err));
     PD_TRY(pd_tokenizer_create(&model->weights.text_file, &model->tokenizer, err));
-    const int32_t n_tokens = pd_tokenizer_n_vocab(model->tokenizer),
-                  n_rows = model->weights.decoder.h.n_vocab;
-    if (n_tokens > n_rows) { // rows beyond the tokens are padding, which some files have
-        return pd_fail(err, PD_ERR_FORMAT,
-                       "%s: tokenizer.ggml.tokens: expected at most the embedding's %d rows, "
-                       "found %d tokens",
-                       params->model_path, n_rows, n_tokens);
-    }
+    PD_TRY(pd_tokenizer_expect_rows(model->tokenizer, model->weights.decoder.h.n_vocab, params->model_path,
+                                    err));
     describe(model);
     if (device != pd_device_cpu()) return PD_OK;
     model->own_decode_kernels = params->compute != PD_COMPUTE_GGML && pd_onerow_available();

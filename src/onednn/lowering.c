@@ -136,6 +136,8 @@ static bool is_product(const pd_lowering *lowering, const struct ggml_tensor *no
     if (!has_adjacent(source, 0) && !(outer && has_adjacent(source, 1))) return false;
     const int64_t m = node->ne[1], n = node->ne[0], k = weights->ne[outer ? 1 : 0];
     if (lowering->params.everything) return m > 0 && n > 0 && k > 0;
+    // ggml's own kernels round activations to the bits of the weights, and have no outer product of halves.
+    if (lowering->params.floats && weights->type != GGML_TYPE_F32) return m > 0 && n > 0 && k > 0;
     if (ggml_is_quantized(weights->type) && m < LEAST_QUANTISED_ROWS) return false;
     return m >= LEAST_ROWS && n >= LEAST_ROWS && k >= LEAST_ROWS &&
            (double)m * (double)n * (double)k >= LEAST_MULTIPLICATIONS;

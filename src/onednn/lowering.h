@@ -16,8 +16,10 @@ typedef struct pd_lowered pd_lowered;
 
 typedef struct pd_lowering_params {
     pd_compute_type compute;
-    bool strict;              // an error, where else something slower is taken and said
-    bool floats;              // PD_COMPUTE_AUTO picks no integers: for training
+    bool strict; // an error, where else something slower is taken and said
+    // For training: PD_COMPUTE_AUTO picks no integers, and products of weights other than f32 are lowered
+    // whatever their size.
+    bool floats;
     bool everything;          // products of any size, where else small ones stay with ggml (for tests)
     bool eight_bits;          // int8 in eight bits, also where sixteen would take their place (for tests)
     size_t most_packed_bytes; // 0: as much as the machine can spare

@@ -7,9 +7,9 @@
 
 // Rows of a task when each panel of weights is converted on the way: long, so that a conversion serves many.
 enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
-// And where a panel is so few weights that calling oneDNN counts beside multiplying.
 // A copy pays for itself with so many rows.
 enum { ALIASING_BYTES = 2048, LEAST_COPIED_FOR = 64, COPIED_CHUNK_ROWS = 256 };
+// Where a panel is so few weights that calling oneDNN counts beside multiplying.
 enum { SMALL_PANEL = 1 << 17, SMALL_PANEL_CHUNK_ROWS = 256 };
 
 struct pd_product {

@@ -66,10 +66,15 @@ pd_status pd_small_product_get(pd_small_products *products, const pd_small_shape
     pd_gemm_set_types(&gemm_shape, PD_NUMBER_F32);
     const pd_gemm *gemm = NULL;
     PD_TRY(pd_gemm_get(products->cache, &gemm_shape, &gemm, err));
+    *product = (const pd_small_product *)gemm;
+    for (size_t i = 0; i < products->n_held; i++) {
+        if (products->held[i] != gemm) continue;
+        pd_gemm_release(products->cache, gemm); // once is enough
+        return PD_OK;
+    }
     products->held[products->n_held++] = gemm;
     for (int32_t i = 0; i < products->n_threads; i++)
         PD_TRY(pd_worker_reserve(&products->workers[i], pd_gemm_scratch_bytes(gemm), 0, 0, err));
-    *product = (const pd_small_product *)gemm;
     return PD_OK;
 }
 

@@ -163,6 +163,15 @@ int32_t pd_tokenizer_n_vocab(const pd_tokenizer *tokenizer) {
     return tokenizer->vocabulary.n_tokens;
 }
 
+pd_status pd_tokenizer_expect_rows(const pd_tokenizer *tokenizer, int32_t n_rows, const char *path,
+                                   pd_error *err) {
+    const int32_t n_tokens = pd_tokenizer_n_vocab(tokenizer);
+    if (n_tokens <= n_rows) return PD_OK; // rows beyond the tokens are padding, which some files have
+    return pd_fail(err, PD_ERR_FORMAT,
+                   "%s: tokenizer.ggml.tokens: expected at most the embedding's %d rows, found %d tokens",
+                   path, n_rows, n_tokens);
+}
+
 int32_t pd_tokenizer_bos(const pd_tokenizer *tokenizer) {
     return tokenizer->vocabulary.bos;
 }

@@ -56,6 +56,9 @@ pd_status pd_tokenizer_piece(const pd_tokenizer *tokenizer, int32_t token, bool 
 int32_t pd_tokenizer_find(const pd_tokenizer *tokenizer, const char *text);
 
 int32_t pd_tokenizer_n_vocab(const pd_tokenizer *tokenizer);
+// PD_ERR_FORMAT, naming the file, where an embedding of so many rows has none for some token.
+pd_status pd_tokenizer_expect_rows(const pd_tokenizer *tokenizer, int32_t n_rows, const char *path,
+                                   pd_error *err);
 int32_t pd_tokenizer_bos(const pd_tokenizer *tokenizer); // -1: none
 int32_t pd_tokenizer_eos(const pd_tokenizer *tokenizer); // -1: none
 // Whether an answer ends with this token: EOS, and what llama.cpp ends at besides ("<|im_end|>",

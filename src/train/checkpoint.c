@@ -51,12 +51,12 @@ static int64_t step_of(const char *name) {
     return strtoll(digits, NULL, 10);
 }
 
-// The steps of all checkpoints of a folder, ascending, malloc'd.
 static int by_step(const void *a, const void *b) {
     const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
 }
 
+// The steps of all checkpoints of a folder, ascending, malloc'd.
 static pd_status list_steps(const char *output_dir, int64_t **steps, size_t *n, pd_error *err) {
     *steps = NULL;
     *n = 0;
@@ -98,15 +98,26 @@ pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *er
     return status;
 }
 
-pd_status pd_checkpoint_expect_none(const char *output_dir, pd_error *err) {
-    char *newest = NULL;
-    PD_TRY(pd_checkpoint_newest(output_dir, &newest, err));
-    if (!newest) return PD_OK;
-    free(newest);
-    return pd_fail(err, PD_ERR_ARGUMENT,
-                   "%s: holds an earlier run's checkpoints (expected resume, overwrite_output_dir or another "
-                   "output_dir)",
-                   output_dir);
+pd_status pd_checkpoint_expect_none(const char *output_dir, int64_t after, pd_error *err) {
+    int64_t *steps = NULL;
+    size_t n = 0;
+    pd_status status = list_steps(output_dir, &steps, &n, err);
+    if (status == PD_OK && n > 0 && steps[n - 1] > after)
+        status = pd_fail(err, PD_ERR_ARGUMENT,
+                         "%s: holds an earlier run's checkpoint-%lld (expected resume, to go on from it, "
+                         "overwrite_output_dir, to remove it, or another output_dir)",
+                         output_dir, (long long)steps[n - 1]);
+    free(steps);
+    return status;
+}
+
+bool pd_checkpoint_is_own(const char *output_dir, int64_t step, const char *path) {
+    struct stat own, other;
+    char *own_path = checkpoint_path(output_dir, "checkpoint-%lld", step);
+    const bool same = own_path && stat(own_path, &own) == 0 && stat(path, &other) == 0 &&
+                      own.st_dev == other.st_dev && own.st_ino == other.st_ino;
+    free(own_path);
+    return same;
 }
 
 // Takes a checkpoint out of its name, so that no half of it is ever seen, and removes it.
@@ -127,14 +138,24 @@ static pd_status remove_checkpoint(const char *output_dir, int64_t step, pd_erro
     return status;
 }
 
-pd_status pd_checkpoint_remove(const char *output_dir, int32_t keep, pd_error *err) {
+// All but the newest `keep`, as far as they are later than `after`.
+static pd_status remove_some(const char *output_dir, size_t keep, int64_t after, pd_error *err) {
     int64_t *steps = NULL;
     size_t n = 0;
     pd_status status = list_steps(output_dir, &steps, &n, err);
-    for (size_t i = 0; status == PD_OK && i + (size_t)keep < n; i++)
-        status = remove_checkpoint(output_dir, steps[i], err);
+    for (size_t i = 0; status == PD_OK && i + keep < n; i++) {
+        if (steps[i] > after) status = remove_checkpoint(output_dir, steps[i], err);
+    }
     free(steps);
     return status;
+}
+
+pd_status pd_checkpoint_remove(const char *output_dir, int32_t keep, pd_error *err) {
+    return remove_some(output_dir, (size_t)keep, -1, err);
+}
+
+pd_status pd_checkpoint_remove_after(const char *output_dir, int64_t after, pd_error *err) {
+    return remove_some(output_dir, 0, after, err);
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -313,6 +334,25 @@ static pd_status fill_folder(const pd_checkpoint_params *params, const pd_checkp
     return status;
 }
 
+// Renames a whole folder to its checkpoint's name. What had that name (a run from another folder's checkpoint
+// may come by the same step) goes when the new one is there.
+static pd_status put_in_place(const char *output_dir, int64_t step, const char *temporary, const char *path,
+                              pd_error *err) {
+    char *removed = checkpoint_path(output_dir, ".checkpoint-%lld.removed.tmp", step);
+    pd_status status =
+        removed ? remove_folder(removed, err) : pd_fail_memory(err, strlen(output_dir), "a path");
+    if (status == PD_OK && rename(path, removed) != 0 && errno != ENOENT)
+        status = fail_path(err, path, "cannot rename");
+    if (status == PD_OK && rename(temporary, path) != 0) {
+        status = fail_path(err, path, "cannot create");
+        rename(removed, path);
+    }
+    if (status == PD_OK) sync_folder(output_dir);
+    if (status == PD_OK) status = remove_folder(removed, err);
+    free(removed);
+    return status;
+}
+
 pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkpoint_run *run,
                              pd_error *err) {
     PD_TRY(check_numbers(params->parameters, run->step, err));
@@ -321,14 +361,8 @@ pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkp
     pd_status status = path && temporary ? PD_OK : pd_fail_memory(err, strlen(params->output_dir), "a path");
     if (status == PD_OK) {
         status = fill_folder(params, run, temporary, err);
-        // one of this name is of a run that was resumed from an older checkpoint
-        if (status == PD_OK) status = remove_checkpoint(params->output_dir, run->step, err);
-        if (status == PD_OK && rename(temporary, path) != 0) status = fail_path(err, path, "cannot create");
-        if (status == PD_OK) {
-            sync_folder(params->output_dir);
-        } else {
-            remove_folder(temporary, NULL);
-        }
+        if (status == PD_OK) status = put_in_place(params->output_dir, run->step, temporary, path, err);
+        if (status != PD_OK) remove_folder(temporary, NULL);
     }
     free(temporary);
     free(path);

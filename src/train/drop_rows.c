@@ -86,7 +86,8 @@ static void select_sample(const pd_row_drop *drop, int32_t sample, int32_t *rows
                   *starts = layout->stages[drop->stage].starts;
     rows += starts[sample];
     if (drop->policy->scorer == PD_SCORER_RANDOM) {
-        pd_select_random(selection, drop->policy->seed, rows);
+        // another draw for every sample, the same in every epoch
+        pd_select_random(selection, drop->policy->seed + (uint64_t)layout->samples[sample].index, rows);
     } else if (drop->policy->scorer == PD_SCORER_UNIFORM) {
         pd_select_uniform(selection, rows);
     } else {

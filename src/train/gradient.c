@@ -19,6 +19,7 @@ typedef struct {
     struct ggml_cgraph *graph;
     entry *entries; // open addressing, `capacity` a power of two
     size_t capacity;
+    bool widens;
 } pass;
 
 static entry *find(pass *p, const struct ggml_tensor *tensor) {
@@ -75,7 +76,10 @@ static void add_repeated(pass *p, struct ggml_tensor *tensor, struct ggml_tensor
 static void back_mul_mat(pass *p, struct ggml_tensor *node, struct ggml_tensor *g) {
     struct ggml_tensor *w = node->src[0], *x = node->src[1]; // [k, n] and [k, m] → [n, m]
     if (needed(p, w)) add(p, w, ggml_out_prod(p->ctx, contiguous(p, x), g));
-    if (needed(p, x)) add(p, x, ggml_out_prod(p->ctx, w, ggml_transpose(p->ctx, g)));
+    if (!needed(p, x)) return;
+    if (p->widens && (w->type == GGML_TYPE_F16 || w->type == GGML_TYPE_BF16))
+        w = ggml_cast(p->ctx, w, GGML_TYPE_F32);
+    add(p, x, ggml_out_prod(p->ctx, w, ggml_transpose(p->ctx, g)));
 }
 
 static void back_get_rows(pass *p, struct ggml_tensor *node, struct ggml_tensor *g) {
@@ -226,9 +230,9 @@ static void mark_needed(pass *p, const pd_gradient_target *targets, size_t n_tar
 
 pd_status pd_gradient_build(struct ggml_context *ctx, struct ggml_cgraph *graph, struct ggml_tensor *output,
                             struct ggml_tensor *gradient, const pd_gradient_target *targets, size_t n_targets,
-                            pd_error *err) {
+                            bool widens, pd_error *err) {
     const int n_nodes = ggml_graph_n_nodes(graph);
-    pass p = {.ctx = ctx, .graph = graph, .capacity = 1024};
+    pass p = {.ctx = ctx, .graph = graph, .capacity = 1024, .widens = widens};
     while (p.capacity < 8 * ((size_t)n_nodes + n_targets)) // leaves too
         p.capacity *= 2;
     p.entries = calloc(p.capacity, sizeof *p.entries);

@@ -14,9 +14,11 @@ typedef struct pd_gradient_target {
     struct ggml_tensor *sum;
 } pd_gradient_target;
 
+// `widens`: ggml's own kernels compute the graph, which cannot multiply f16 and bf16 weights this way round:
+// they are converted first.
 // Appends to `graph` what adds d loss / d parameter to every target's sum, given that d loss / d `output` is
 // `gradient`; `output` must be in the graph. Targets that the output does not depend on stay as they are.
 // PD_ERR_UNSUPPORTED names an operation that has no derivative here.
 pd_status pd_gradient_build(struct ggml_context *ctx, struct ggml_cgraph *graph, struct ggml_tensor *output,
                             struct ggml_tensor *gradient, const pd_gradient_target *targets, size_t n_targets,
-                            pd_error *err);
+                            bool widens, pd_error *err);

@@ -219,7 +219,7 @@ static pd_status lay_stages(pd_layout *layout, const pd_policy *policy, int32_t 
 
 pd_status pd_layout_create(const pd_policy *policy, int32_t n_layers, const pd_train_sample *samples,
                            int32_t n_samples, pd_layout *layout, pd_error *err) {
-    *layout = (pd_layout){.n_samples = n_samples, .n_stages = policy->n_drops + 1};
+    *layout = (pd_layout){.samples = samples, .n_samples = n_samples, .n_stages = policy->n_drops + 1};
     if (policy->n_drops > 0 && policy->scorer == PD_SCORER_PREVIOUS_LAYER)
         return pd_fail(
             err, PD_ERR_UNSUPPORTED,

@@ -22,6 +22,7 @@ typedef struct pd_layout_stage {
 } pd_layout_stage;
 
 typedef struct pd_layout {
+    const pd_train_sample *samples; // [n_samples]; not owned
     int32_t n_samples, n_stages;
     pd_schedule *schedules; // [n_samples]; without images where nothing is dropped: such a sample stays whole
     pd_layout_stage *stages;

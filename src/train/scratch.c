@@ -6,16 +6,21 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static pd_status write_pair(const char *geometry_path, const char *output_dir, uint64_t seed,
                             const char *model, const char *mmproj, pd_error *err) {
-    PD_TRY(pd_output_folder_make(output_dir, err));
+    int folder; // another training may be going on from the pair that is there
+    PD_TRY(pd_output_folder_open(output_dir, &folder, err));
     pd_geometry_file file;
-    PD_TRY(pd_geometry_read(geometry_path, &file, err));
-    const pd_synth_params params = pd_synth_from_scratch(&file, seed);
-    pd_status status = pd_synth_model(&params, model, err);
-    if (status == PD_OK) status = pd_synth_mmproj(&params, mmproj, err);
-    pd_geometry_file_close(&file);
+    pd_status status = pd_geometry_read(geometry_path, &file, err);
+    if (status == PD_OK) {
+        const pd_synth_params params = pd_synth_from_scratch(&file, seed);
+        status = pd_synth_model(&params, model, err);
+        if (status == PD_OK) status = pd_synth_mmproj(&params, mmproj, err);
+        pd_geometry_file_close(&file);
+    }
+    close(folder);
     return status;
 }
 

@@ -203,12 +203,13 @@ static pd_status build(batch *b, pd_error *err) {
     ggml_build_forward_expand(b->graph, logits);
     b->labels = new_input(b, b->layout.n_labels);
     struct ggml_tensor *gradient = pd_cross_entropy_node(b->ctx, logits, b->labels, &b->loss);
+    ggml_build_forward_expand(b->graph, gradient); // the losses are wanted also where no parameter is reached
     pd_gradient_target *targets = calloc(parameters->n + 1, sizeof *targets);
     if (!targets) return pd_fail_memory(err, parameters->n * sizeof *targets, "the backward pass");
     for (size_t i = 0; i < parameters->n; i++)
         targets[i] = (pd_gradient_target){parameters->all[i].weight, parameters->all[i].gradient};
-    const pd_status status =
-        pd_gradient_build(b->ctx, b->graph, logits, gradient, targets, parameters->n, err);
+    const pd_status status = pd_gradient_build(b->ctx, b->graph, logits, gradient, targets, parameters->n,
+                                               b->step->params.lowering == NULL, err);
     free(targets);
     return status;
 }

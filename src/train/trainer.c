@@ -104,7 +104,8 @@ static pd_trainable trainable(const pd_train_params *p) {
         wanted.groups[PD_GROUP_PROJECTOR] = true;
         return wanted;
     }
-    wanted.groups[PD_GROUP_DECODER] = !p->freeze_backbone;
+    wanted.groups[PD_GROUP_DECODER] =
+        !p->freeze_backbone || p->lora_enable; // LLaVA adds adapters to what is frozen
     wanted.groups[PD_GROUP_PROJECTOR] = !p->freeze_mm_mlp_adapter;
     wanted.groups[PD_GROUP_VISION] = p->unfreeze_mm_vision_tower;
     if (p->lora_enable) {
@@ -131,6 +132,7 @@ static pd_status open_model(trainer *t, pd_error *err) {
     t->has_weights = true;
     PD_TRY(pd_policy_check(&p->policy, t->weights.decoder.h.n_layers, err));
     PD_TRY(pd_tokenizer_create(&t->weights.text_file, &t->tokenizer, err));
+    PD_TRY(pd_tokenizer_expect_rows(t->tokenizer, t->weights.decoder.h.n_vocab, p->model_name_or_path, err));
     const pd_trainable wanted = trainable(p);
     PD_TRY(pd_parameters_create(&wanted, &t->backend, &t->weights, &t->parameters, err));
     if (t->parameters.n == 0)
@@ -199,6 +201,7 @@ static pd_status resume(trainer *t, pd_error *err) {
                        "%s: the checkpoint is of another run (%s); expected this one's (%s)",
                        p->resume_from_checkpoint, run.order, t->run.order);
     t->run.step = run.step;
+    if (pd_checkpoint_is_own(p->output_dir, run.step, p->resume_from_checkpoint)) t->saved = run.step;
     return PD_OK;
 }
 
@@ -260,12 +263,18 @@ static pd_status open_loader(trainer *t, pd_error *err) {
     return pd_loader_create(&params, &t->loader, err);
 }
 
-// What is there of earlier runs: leftovers go; checkpoints belong to the run that goes on from them.
-static pd_status clear_output(const pd_train_params *p, pd_error *err) {
-    PD_TRY(pd_checkpoint_clean(p->output_dir, err));
-    if (p->resume_from_checkpoint) return PD_OK;
-    if (p->overwrite_output_dir) return pd_checkpoint_remove(p->output_dir, 0, err);
-    return pd_checkpoint_expect_none(p->output_dir, err);
+// Later checkpoints than the one that the run begins at are of another run, and would be taken for its own.
+static pd_status expect_output(const trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    if (!is_first(t) || p->overwrite_output_dir) return PD_OK;
+    return pd_checkpoint_expect_none(p->output_dir, p->resume_from_checkpoint ? t->run.step : -1, err);
+}
+
+// When everything is known to be there: what is to be overwritten goes.
+static pd_status clear_output(const trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    if (!is_first(t) || !p->overwrite_output_dir) return PD_OK;
+    return pd_checkpoint_remove_after(p->output_dir, p->resume_from_checkpoint ? t->run.step : -1, err);
 }
 
 static pd_status make_output(trainer *t, pd_error *err) {
@@ -278,7 +287,8 @@ static pd_status make_output(trainer *t, pd_error *err) {
     t->saved = -1;
     if (!is_first(t)) return PD_OK;
     PD_TRY(pd_output_folder_open(p->output_dir, &t->output_folder, err));
-    return clear_output(p, err);
+    PD_TRY(pd_checkpoint_clean(p->output_dir, err));
+    return p->resume_from_checkpoint ? PD_OK : expect_output(t, err);
 }
 
 static pd_status open_all(trainer *t, pd_error *err) {
@@ -287,6 +297,7 @@ static pd_status open_all(trainer *t, pd_error *err) {
     PD_TRY(open_data(t, err));
     PD_TRY(open_model(t, err));
     PD_TRY(resume(t, err));
+    PD_TRY(expect_output(t, err));
     return open_loader(t, err);
 }
 
@@ -505,6 +516,7 @@ pd_status pd_train(const pd_train_params *params, pd_error *err) {
     trainer t = {.params = params, .output_folder = -1};
     pd_status status = pd_ranks_agree(params->ranks, open_all(&t, err), err);
     if (status == PD_OK) status = pd_ranks_agree(params->ranks, compare_ranks(&t, err), err);
+    if (status == PD_OK) status = pd_ranks_agree(params->ranks, clear_output(&t, err), err);
     if (status == PD_OK) status = run(&t, err);
     close_all(&t);
     return status;
