@@ -216,6 +216,33 @@ static void captions_and_questions_share_pictures(void **state) {
     expect(2, "holds pictures of other settings", "--kind eval --count 3 --out one", 0);
 }
 
+static void scenes_hold_as_many_things_as_wanted(void **state) {
+    (void)state;
+    for (int most = 1; most <= 3; most++) {
+        char arguments[160];
+        snprintf(
+            arguments, sizeof arguments,
+            "--kind captions --count 400 --most %d --mix objects=1,emoji=1,signs=1 --no-images --out most%d",
+            most, most);
+        run(arguments);
+        char name[64];
+        snprintf(name, sizeof name, "most%d/train-captions.json", most);
+        yyjson_doc *doc = read_json(name);
+        size_t i, max, n_full = 0;
+        yyjson_val *record;
+        yyjson_arr_foreach(yyjson_doc_get_root(doc), i, max, record) {
+            int n = 1;
+            for (const char *at = turn(record, 1); (at = strstr(at, ", ")); at += 2)
+                n++;
+            assert_in_range(n, 1, most);
+            n_full += n == most;
+        }
+        assert_in_range(n_full, 400 / 5, 400);
+        yyjson_doc_free(doc);
+    }
+    expect(2, "--most", "--most 2 --kind eval --out bad", 0);
+}
+
 static void splits_and_seeds_share_no_picture(void **state) {
     (void)state;
     static const char *const runs[] = {"--split train --seed 1", "--split val --seed 1",
@@ -533,6 +560,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_bytes_for_any_number_of_threads),
         cmocka_unit_test(captions_and_questions_share_pictures),
+        cmocka_unit_test(scenes_hold_as_many_things_as_wanted),
         cmocka_unit_test(splits_and_seeds_share_no_picture),
         cmocka_unit_test(training_never_sees_what_is_held_out),
         cmocka_unit_test(evaluation_marks_what_is_held_out_and_is_balanced),

@@ -105,10 +105,10 @@ static void sort_items(pd_scene *scene) {
 }
 
 // Often some of the objects have the colour or the shape in common, so that there is something to count.
-void pd_compose_objects(pd_scene *scene, bool held_out, uint64_t *random) {
+void pd_compose_objects(pd_scene *scene, int most, bool held_out, uint64_t *random) {
     int cells[PD_N_CELLS];
     pd_permutation(random, cells, PD_N_CELLS);
-    const int n = 1 + pd_pick(random, PD_MAX_OBJECTS);
+    const int n = 1 + pd_pick(random, most);
     const int n_emoji = n > 1 && pd_chance(random, 0.25) ? 1 + pd_pick(random, n > 3 ? 2 : 1) : 0;
     const int n_shapes = n - n_emoji;
     const int theme = pd_pick(random, 4); // 0, 1: none; 2: colour; 3: shape
@@ -130,17 +130,17 @@ void pd_compose_objects(pd_scene *scene, bool held_out, uint64_t *random) {
     sort_items(scene);
 }
 
-void pd_compose_emoji(pd_scene *scene, uint64_t *random) {
+void pd_compose_emoji(pd_scene *scene, int most, uint64_t *random) {
     int cells[PD_N_CELLS];
     pd_permutation(random, cells, PD_N_CELLS);
-    if (pd_chance(random, 0.3)) { // one, large, in the middle
+    if (pd_chance(random, 0.3) || most == 1) { // one, large, in the middle
         make_emoji(&scene->items[0], 4, draw_emoji(-1, random), pd_between(random, 90, 130), random);
         scene->items[0].x += pd_between(random, -30, 30);
         scene->items[0].y += pd_between(random, -30, 30);
         scene->n_items = 1;
         return;
     }
-    const int n = 2 + pd_pick(random, PD_MAX_OBJECTS - 1);
+    const int n = 2 + pd_pick(random, most - 1);
     // Things of a kind keep company, so that there is something likely to ask for where it is absent.
     const int category = pd_chance(random, 0.6) ? pd_pick(random, PD_THING + 1) : -1;
     const int n_alike = pd_chance(random, 0.4) ? 2 + pd_pick(random, n - 1) : 1;
@@ -194,8 +194,8 @@ static bool sign_repeats(const pd_scene *scene, const pd_item *item) {
 }
 
 // One large sign, or one in each of two or three rows, each of its own colour; shapes may stand beside them.
-void pd_compose_signs(pd_scene *scene, bool held_out, uint64_t *random) {
-    const int n = 1 + pd_pick(random, 3);
+void pd_compose_signs(pd_scene *scene, int most, bool held_out, uint64_t *random) {
+    const int n = 1 + pd_pick(random, most < 3 ? most : 3);
     int rows[3];
     pd_permutation(random, rows, 3);
     for (int i = 0; i < n; i++) {
@@ -206,7 +206,8 @@ void pd_compose_signs(pd_scene *scene, bool held_out, uint64_t *random) {
         } while (sign_repeats(scene, item));
         const bool alone = n == 1 && pd_chance(random, 0.7);
         const int row = alone ? 1 : rows[i];
-        const int beside = alone ? 0 : pd_pick(random, 3); // 0: nothing, 1: left, 2: right
+        const bool full = scene->n_items + n - i >= most;
+        const int beside = alone || full ? 0 : pd_pick(random, 3); // 0: nothing, 1: left, 2: right
         item->cell = row * 3 + (beside == 1);
         item->diameter = (beside ? 2 : 3) * cell_side - 10;
         item->cap_height = alone ? pd_between(random, 18, 32) : pd_between(random, 15, 20);
@@ -224,7 +225,7 @@ void pd_compose_signs(pd_scene *scene, bool held_out, uint64_t *random) {
     sort_items(scene);
 }
 
-void pd_scene_compose(pd_scene *scene, pd_scene_kind kind, bool held_out, uint64_t *random) {
+void pd_scene_compose(pd_scene *scene, pd_scene_kind kind, int most, bool held_out, uint64_t *random) {
     *scene = (pd_scene){.kind = kind};
     scene->background = (pd_background){
         .tint = pd_pick(random, PD_N_TINTS),
@@ -235,13 +236,13 @@ void pd_scene_compose(pd_scene *scene, pd_scene_kind kind, bool held_out, uint64
     };
     switch (kind) {
     case PD_SCENE_OBJECTS:
-        pd_compose_objects(scene, held_out, random);
+        pd_compose_objects(scene, most, held_out, random);
         break;
     case PD_SCENE_EMOJI:
-        pd_compose_emoji(scene, random);
+        pd_compose_emoji(scene, most, random);
         break;
     case PD_SCENE_SIGNS:
-        pd_compose_signs(scene, held_out, random);
+        pd_compose_signs(scene, most, held_out, random);
         break;
     case PD_SCENE_DOCUMENT:
         pd_compose_document(scene, held_out, random);

@@ -94,6 +94,8 @@ static void describe_pictures(const pd_dataset_options *options, char line[512])
     } else {
         used += snprintf(line + used, 512 - (size_t)used, ",\"mix\":[%d,%d,%d,%d,%d]", s->mix[0], s->mix[1],
                          s->mix[2], s->mix[3], s->mix[4]);
+        if (s->most < PD_MAX_OBJECTS)
+            used += snprintf(line + used, 512 - (size_t)used, ",\"most\":%d", s->most);
     }
     snprintf(line + used, 512 - (size_t)used, "}\n");
 }

@@ -11,11 +11,17 @@
 
 static struct {
     const char *out, *tasks, *mix;
-    int32_t kind, split, count, first, size, turns, threads;
+    int32_t kind, split, count, first, size, turns, most, threads;
     uint64_t seed;
     float text_only, describe, held_out;
     bool images, report, list_held_out, json;
-} flags = {.split = -1, .count = -1, .size = 224, .turns = 4, .held_out = -1, .images = true};
+} flags = {.split = -1,
+           .count = -1,
+           .size = 224,
+           .turns = 4,
+           .most = PD_MAX_OBJECTS,
+           .held_out = -1,
+           .images = true};
 
 static const pd_option option_table[] = {
     {.type = PD_OPTION_HEADING, .help = "what to write"},
@@ -36,6 +42,8 @@ static const pd_option option_table[] = {
     {PD_OPTION_INT, 0, "--size", "N", "pixels a side (default: 224)", &flags.size, 56, 2048, NULL},
     {PD_OPTION_INT, 0, "--turns", "N", "questions a picture, at most (default: 4)", &flags.turns, 1,
      PD_MAX_TURNS, NULL},
+    {PD_OPTION_INT, 0, "--most", "N", "shapes, emoji or signs in a training picture, at most (default: 6)",
+     &flags.most, 1, PD_MAX_OBJECTS, NULL},
     {PD_OPTION_FLOAT, 0, "--text-only", "SHARE", "records without a picture (default: 0)", &flags.text_only,
      0, 1, NULL},
     {PD_OPTION_FLOAT, 0, "--describe", "SHARE",
@@ -142,6 +150,7 @@ static pd_status set_options(pd_dataset_options *options, pd_error *err) {
     s->first = flags.first;
     s->count = flags.count > 0 ? flags.count : s->kind == PD_KIND_EVAL ? 100 : training ? 1000 : PD_N_DEMOS;
     s->turns = flags.turns;
+    s->most = flags.most;
     s->text_only = (double)flags.text_only;
     s->describe = (double)flags.describe;
     s->held_out = flags.held_out >= 0                                     ? (double)flags.held_out
@@ -154,6 +163,8 @@ static pd_status set_options(pd_dataset_options *options, pd_error *err) {
         return pd_fail(err, PD_ERR_ARGUMENT, "--text-only: expected --kind questions");
     if (s->describe > 0 && s->kind != PD_KIND_QUESTIONS)
         return pd_fail(err, PD_ERR_ARGUMENT, "--describe: expected --kind questions");
+    if (s->most < PD_MAX_OBJECTS && !training)
+        return pd_fail(err, PD_ERR_ARGUMENT, "--most: expected --kind captions or questions");
     if (flags.tasks && s->kind != PD_KIND_EVAL)
         return pd_fail(err, PD_ERR_ARGUMENT, "--tasks: expected --kind eval (for training, see --mix)");
     if (!flags.out && !flags.report) return pd_fail(err, PD_ERR_ARGUMENT, "no folder: give one with --out");

@@ -110,6 +110,7 @@ static pd_status read_training(const pd_sample_options *options, pd_tally *read,
     training.count = LEARNED_PICTURES;
     training.text_only = training.held_out = 0;
     training.turns = 4;
+    training.most = PD_MAX_OBJECTS;
     for (int64_t i = 0; i < training.count; i++) {
         pd_sample sample;
         pd_sample_make(&training, i, &sample);

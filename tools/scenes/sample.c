@@ -93,7 +93,7 @@ static void make_training(const pd_sample_options *options, int64_t index, pd_sa
     }
     uint64_t random = stream(options, FOR_SCENE, number);
     const bool held_out = pd_chance(&random, options->held_out);
-    pd_scene_compose(&sample->scene, draw_kind(options->mix, &random), held_out, &random);
+    pd_scene_compose(&sample->scene, draw_kind(options->mix, &random), options->most, held_out, &random);
     name_image(sample, number);
     if (options->kind == PD_KIND_CAPTIONS) {
         pd_caption(&sample->scene, sample->caption);
@@ -118,7 +118,7 @@ static void make_eval(const pd_sample_options *options, int64_t index, pd_sample
     pd_scene_kind kind = pd_scene_for_task(task, held_out, &random);
     pd_question *question = &sample->questions[0];
     for (int attempt = 1;; attempt++) {
-        pd_scene_compose(&sample->scene, kind, held_out, &random);
+        pd_scene_compose(&sample->scene, kind, PD_MAX_OBJECTS, held_out, &random);
         if (pd_ask(&sample->scene, task, target, held_out, &random, question) &&
             question->held_out == held_out)
             break;
@@ -172,7 +172,7 @@ static void make_demo(const pd_sample_options *options, int64_t index, pd_sample
     const int demo = (int)(number % PD_N_DEMOS);
     uint64_t random = stream(options, FOR_DEMO, number);
     do {
-        pd_scene_compose(&sample->scene, demos[demo].kind, false, &random);
+        pd_scene_compose(&sample->scene, demos[demo].kind, PD_MAX_OBJECTS, false, &random);
     } while (!fit_to_show(&sample->scene, demo));
     add_questions(sample, options->turns, false, &random);
     snprintf(sample->id, sizeof sample->id, "%s-%" PRId64, demos[demo].name, number / PD_N_DEMOS + 1);

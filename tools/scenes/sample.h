@@ -20,6 +20,7 @@ typedef struct pd_sample_options {
     int64_t first;        // index of the first record (of each task)
     int64_t count;        // records; of each task with PD_KIND_EVAL
     int turns;            // questions a picture, at most
+    int most;             // objects in a picture, at most; not with PD_KIND_EVAL and PD_KIND_DEMO
     double text_only;     // share of records without a picture
     double describe;      // share of pictures whose conversation ends with a description
     double held_out;      // share of records about what training never sees

@@ -104,17 +104,17 @@ typedef struct pd_scene {
 enum { PD_N_TINTS = 8, PD_N_TEXTURES = 6 };
 
 // Draws a scene of this kind from a stream. `held_out`: with many things that training never sees; else with
-// none.
-void pd_scene_compose(pd_scene *scene, pd_scene_kind kind, bool held_out, uint64_t *random);
+// none. `most`: objects, emoji or signs at most, 1 … PD_MAX_OBJECTS.
+void pd_scene_compose(pd_scene *scene, pd_scene_kind kind, int most, bool held_out, uint64_t *random);
 
 // How high a document's paper is; above a total stands a rule that takes some space.
 enum { PD_RULE_SPACE = 4 };
 double pd_document_height(const pd_document *document);
 
 // The parts, each filling in its own of a zeroed scene.
-void pd_compose_objects(pd_scene *scene, bool held_out, uint64_t *random);
-void pd_compose_emoji(pd_scene *scene, uint64_t *random);
-void pd_compose_signs(pd_scene *scene, bool held_out, uint64_t *random);
+void pd_compose_objects(pd_scene *scene, int most, bool held_out, uint64_t *random);
+void pd_compose_emoji(pd_scene *scene, int most, uint64_t *random);
+void pd_compose_signs(pd_scene *scene, int most, bool held_out, uint64_t *random);
 void pd_compose_document(pd_scene *scene, bool held_out, uint64_t *random);
 void pd_compose_chart(pd_scene *scene, bool held_out, uint64_t *random);
 
