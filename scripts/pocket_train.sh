@@ -1,10 +1,11 @@
 #!/bin/sh
-# Trains the pocket model: its data, then both phases of LLaVA from scratch. Interrupted, it goes on where it was.
+# Trains the pocket model: its data, then both phases of LLaVA from scratch; the first in two lessons, few things and then
+# many. Interrupted, it goes on where it was.
 #
 #   sh scripts/pocket_train.sh BUILD OUT dense|pyramid
 #
-# OUT/data: pictures, captions and questions; OUT/captions-KIND: phase 1; OUT/KIND: phase 2 and the trained pair.
-# What can be changed by the environment: PICTURES, CAPTION_STEPS, QUESTION_STEPS, BATCH, RATE, THREADS.
+# OUT/few, OUT/data: pictures, captions, questions; OUT/few-KIND, OUT/captions-KIND: phase 1; OUT/KIND: phase 2, the pair.
+# What can be changed by the environment: FEW_STEPS, CAPTION_STEPS, QUESTION_STEPS, BATCH, RATE, THREADS.
 set -eu
 if [ $# -ne 3 ]; then
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0" >&2
@@ -19,32 +20,34 @@ pyramid) policy='--layer_list [3,6,9] --image_token_ratio_list [0.5,0.25,0.125]'
     exit 2
     ;;
 esac
-pictures=${PICTURES:-60000}
-batch=${BATCH:-8}
-rate=${RATE:-1e-3}
 geometry=$(dirname "$0")/../models/pocket/geometry.json
-data=$out/data
 
 mkdir -p "$out"
-# The captions are of the same pictures; a few questions have none.
-[ -e "$data/train-questions.json" ] ||
-    "$build/scenes" --kind questions --split train -n "$pictures" --turns 6 --text-only 0.02 --describe 0.5 --out "$data"
-[ -e "$data/train-captions.json" ] ||
-    "$build/scenes" --kind captions --split train -n "$pictures" --no-images --out "$data"
+[ -e "$out/few/train-captions.json" ] ||
+    "$build/scenes" --kind captions --split train -n 32000 --most 2 --mix objects=50,emoji=25,signs=25 --out "$out/few"
+# The captions are of the questions' pictures.
+[ -e "$out/data/train-questions.json" ] ||
+    "$build/scenes" --kind questions --split train -n 60000 --turns 6 --text-only 0.02 --describe 0.5 --out "$out/data"
+[ -e "$out/data/train-captions.json" ] ||
+    "$build/scenes" --kind captions --split train -n 60000 --no-images --out "$out/data"
 
-# phase NAME ARGUMENTS: one phase, unless its pair is there.
+# phase NAME DATA STEPS ARGUMENTS: one lesson, unless its pair is there.
 phase() {
-    folder=$out/$1
-    shift
+    folder=$out/$1 pictures=$out/${2%%/*} json=$out/$2 steps=$3
+    shift 3
     [ -e "$folder/mmproj.gguf" ] && return
     # shellcheck disable=SC2086 # the policy is several words
-    "$build/pdrop" train "$@" $policy --image_folder "$data" --unfreeze_mm_vision_tower True \
-        --per_device_train_batch_size "$batch" --learning_rate "$rate" --weight_decay 0.05 --adam_beta2 0.98 \
-        --save_steps 200 --save_total_limit 2 --threads "${THREADS:-0}" --resume -o "$folder"
+    "$build/pdrop" train "$@" $policy --data_path "$json" --image_folder "$pictures" --unfreeze_mm_vision_tower True \
+        --per_device_train_batch_size "${BATCH:-8}" --learning_rate "${RATE:-5e-4}" --weight_decay 0.05 --adam_beta2 0.98 \
+        --warmup_ratio 0.03 --max_steps "$steps" --save_steps 200 --save_total_limit 2 --threads "${THREADS:-0}" --resume \
+        -o "$folder"
 }
-phase "captions-$kind" --from_scratch "$geometry" --version plain --skip_bad_images True --data_path "$data/train-captions.json" \
-    --lr_scheduler_type constant_with_warmup --warmup_ratio 0.03 --max_steps "${CAPTION_STEPS:-2400}" --save_type f32
-phase "$kind" -m "$out/captions-$kind/model.gguf" --vision_tower "$out/captions-$kind/mmproj.gguf" --version v1 \
-    --data_path "$data/train-questions.json" --warmup_ratio 0.02 --max_steps "${QUESTION_STEPS:-3500}" --save_type f16
+phase "few-$kind" few/train-captions.json "${FEW_STEPS:-4000}" --from_scratch "$geometry" --version plain \
+    --lr_scheduler_type constant_with_warmup --save_type f32
+phase "captions-$kind" data/train-captions.json "${CAPTION_STEPS:-5000}" --version plain --skip_bad_images True \
+    -m "$out/few-$kind/model.gguf" --vision_tower "$out/few-$kind/mmproj.gguf" \
+    --lr_scheduler_type constant_with_warmup --save_type f32
+phase "$kind" data/train-questions.json "${QUESTION_STEPS:-4000}" --version v1 \
+    -m "$out/captions-$kind/model.gguf" --vision_tower "$out/captions-$kind/mmproj.gguf" --save_type f16
 echo "$out/$kind/model.gguf"
 echo "$out/$kind/mmproj.gguf"

@@ -123,7 +123,8 @@ static const char whole[] =
     "  \"num_hidden_layers\": 4, \"num_attention_heads\": 4, \"layer_norm_eps\": 1e-6, \"hidden_act\": "
     "\"gelu\",\n"
     "  \"image_mean\": [0.5, 0.25, 0], \"image_std\": [1, 0.5, 0.25], \"num_channels\": 3, \"dropout\": 0,\n"
-    "  \"initializer_range\": 0.25, \"initializer_factor\": 2.0, \"projection_dim\": 768}," TOKENIZER "}";
+    "  \"initializer_range\": 0.25, \"initializer_factor\": 2.0, \"position_initializer_range\": 0.125, "
+    "\"projection_dim\": 768}," TOKENIZER "}";
 
 static void test_whole_file(void **state) {
     (void)state;
@@ -146,7 +147,7 @@ static void test_whole_file(void **state) {
     assert_string_equal(file.geometry.title, "we/my model");
     assert_string_equal(file.geometry.name, "my model");
     assert_true(file.initializer.range == 0.5F && file.initializer.vision_range == 0.25F);
-    assert_true(file.initializer.vision_factor == 2.0F);
+    assert_true(file.initializer.vision_factor == 2.0F && file.initializer.position_range == 0.125F);
     pd_geometry_file_close(&file);
 }
 

@@ -260,6 +260,7 @@ static pd_status read_vision(const place *at, yyjson_val *object, pd_geometry_fi
         {"image_mean", REALS, h->mean, -1000, 1000, NULL, false},
         {"image_std", REALS, h->std, 1e-6, 1000, NULL, false},
         {"initializer_range", REAL, &file->initializer.vision_range, 1e-6, 1, NULL, false},
+        {"position_initializer_range", REAL, &file->initializer.position_range, 1e-6, 1, NULL, false},
         {"initializer_factor", REAL, &file->initializer.vision_factor, 1e-3, 1000, NULL, false},
         {"num_channels", INTEGER, NULL, 3, 3, NULL, false},
         {"attention_dropout", REAL, NULL, 0, 0, NULL, false},

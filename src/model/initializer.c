@@ -24,16 +24,23 @@ static bool starts_with(const char *text, const char *start) {
 static void set_vision(const char *name, const pd_initializer *initializer, double n_embd,
                        pd_initial_values *values) {
     const double factor = (double)initializer->vision_factor,
-                 range = (double)initializer->vision_range * factor, width = factor / sqrt(n_embd),
-                 residual = width / sqrt(2.0 * initializer->n_vision_layers);
+                 range = (double)initializer->vision_range * factor,
+                 positions = initializer->position_range > 0.0F ? (double)initializer->position_range * factor
+                                                                : range,
+                 width = factor / sqrt(n_embd), residual = width / sqrt(2.0 * initializer->n_vision_layers);
     const struct {
         const char *end;
         double deviation;
     } rules[] = {
-        {"class_embd", width},         {"patch_embd.weight", range},         {"position_embd.weight", range},
-        {"attn_q.weight", residual},   {"attn_k.weight", residual},          {"attn_v.weight", residual},
-        {"attn_out.weight", width},    {"ffn_up.weight", width / sqrt(2.0)}, // fc1
-        {"ffn_down.weight", residual},                                       // fc2
+        {"class_embd", width},
+        {"patch_embd.weight", range},
+        {"position_embd.weight", positions},
+        {"attn_q.weight", residual},
+        {"attn_k.weight", residual},
+        {"attn_v.weight", residual},
+        {"attn_out.weight", width},
+        {"ffn_up.weight", width / sqrt(2.0)}, // fc1
+        {"ffn_down.weight", residual},        // fc2
     };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         if (!ends_with(name, rules[i].end)) continue;

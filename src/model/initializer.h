@@ -3,8 +3,9 @@
 // Decoder: transformers' LlamaPreTrainedModel: matrices and embeddings N(0, initializer_range), norms 1,
 // biases 0; and GPT-2's rule (Radford et al. 2019, section 2.3): the matrices that write into the residual
 // stream, attn_output and ffn_down, divided by sqrt(2 n_layers). Vision tower: transformers'
-// CLIPPreTrainedModel._init_weights. Projector: PyTorch's nn.Linear, U(-1/sqrt(n_in), 1/sqrt(n_in)), biases
-// too; image_newline as LLaVA makes it, N(0, 1/sqrt(n_embd)).
+// CLIPPreTrainedModel._init_weights; positions may have a range of their own, for beside embedded patches the
+// usual one is next to nothing. Projector: PyTorch's nn.Linear, U(-1/sqrt(n_in), 1/sqrt(n_in)), biases too;
+// image_newline as LLaVA makes it, N(0, 1/sqrt(n_embd)).
 #pragma once
 
 #include "model/geometry.h"
@@ -15,6 +16,7 @@
 typedef struct pd_initializer {
     float range; // initializer_range
     float vision_range;
+    float position_range;    // position_initializer_range; 0: as vision_range
     float vision_factor;     // initializer_factor
     int32_t n_vision_layers; // num_hidden_layers, those behind the feature layer too
 } pd_initializer;

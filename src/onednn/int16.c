@@ -34,19 +34,18 @@ bool pd_int16_available(void) {
     return __builtin_cpu_supports("avx2");
 }
 
-// Row r's sums += both products of a pair with 16 columns. In the machine's words, for compilers add a move
-// to each addition, and the decoder, not the multiplier, is then the limit.
+// sums[r] += both products of a pair with 16 columns. The empty statement keeps the compiler from loading all
+// rows' numbers first, for which there are no registers left.
 #define ADD_ROW(r)                                                                                           \
     do {                                                                                                     \
-        const int16_t(*pair)[2] = (const int16_t(*)[2])(const void *)(rows[r] + 2 * i);                      \
-        __m256i both, product;                                                                               \
-        __asm__("vpbroadcastd %[pair], %[both]\n\t"                                                          \
-                "vpmaddwd %[w_left], %[both], %[product]\n\t"                                                \
-                "vpmaddwd %[w_right], %[both], %[both]\n\t"                                                  \
-                "vpaddd %[product], %[left], %[left]\n\t"                                                    \
-                "vpaddd %[both], %[right], %[right]"                                                         \
-                : [both] "=&x"(both), [product] "=&x"(product), [left] "+x"(left##r), [right] "+x"(right##r) \
-                : [pair] "m"(*pair), [w_left] "x"(w_left), [w_right] "x"(w_right));                          \
+        int32_t pair;                                                                                        \
+        memcpy(&pair, rows[r] + 2 * i, sizeof pair);                                                         \
+        __m256i both = _mm256_set1_epi32(pair);                                                              \
+        const __m256i product = _mm256_madd_epi16(both, w_left);                                             \
+        both = _mm256_madd_epi16(both, w_right);                                                             \
+        left##r = _mm256_add_epi32(left##r, product);                                                        \
+        right##r = _mm256_add_epi32(right##r, both);                                                         \
+        __asm__("" : "+x"(left##r), "+x"(right##r));                                                         \
     } while (0)
 
 // results[r] += sums · the row's scale · the columns' scales
