@@ -729,6 +729,20 @@ static int tear_down_files(void **state) {
     return tear_down(state);
 }
 
+static float deviation_of(const char *tensor_name, const pd_initializer *initializer) {
+    const pd_geometry geometry = {.vision = {.n_embd = 48, .n_layers = 4}};
+    return pd_initial_values_of(tensor_name, initializer, &geometry, 3, 1).scale;
+}
+
+static void test_range_of_positions(void **state) {
+    (void)state;
+    pd_initializer initializer = {.vision_range = 0.02F, .vision_factor = 2.0F, .n_vision_layers = 4};
+    assert_float_equal(deviation_of("v.position_embd.weight", &initializer), 0.04, 1e-8);
+    initializer.position_range = 0.3F;
+    assert_float_equal(deviation_of("v.position_embd.weight", &initializer), 0.6, 1e-7);
+    assert_float_equal(deviation_of("v.patch_embd.weight", &initializer), 0.04, 1e-8);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_minimal_file),
@@ -741,6 +755,7 @@ int main(void) {
         cmocka_unit_test(test_unsupported),
         cmocka_unit_test(test_bad_vocabulary),
         cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_range_of_positions),
         cmocka_unit_test(test_streams_differ),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_pairs_run),
