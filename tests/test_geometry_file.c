@@ -710,7 +710,7 @@ static void test_pocket(void **state) {
     read_good(text, &file);
     assert_string_equal(file.geometry.title, "pocket");
     assert_int_equal(file.geometry.decoder.n_layers, 12);
-    assert_int_equal(pd_geometry_n_image_tokens(&file.geometry), 256);
+    assert_int_equal(pd_geometry_n_image_tokens(&file.geometry), 144);
     assert_int_equal(file.geometry.vision.n_layers, 5);
     pd_geometry_file_close(&file);
     free(text);
