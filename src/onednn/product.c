@@ -274,7 +274,7 @@ static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, con
         run_int8(p, worker, t, source);
         return;
     }
-    if (p->kind == PD_NUMBER_INT16) {
+    if (p->packed && p->kind == PD_NUMBER_INT16) {
         run_int16(p, t, source);
         return;
     }

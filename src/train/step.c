@@ -261,7 +261,7 @@ static void advise_huge_pages(struct ggml_cgraph *graph) {
 #ifdef MADV_HUGEPAGE
     ggml_backend_buffer_t advised = NULL;
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
-        const ggml_backend_buffer_t buffer = ggml_graph_node(graph, i)->buffer;
+        ggml_backend_buffer_t buffer = ggml_graph_node(graph, i)->buffer;
         if (!buffer || buffer == advised) continue;
         const uintptr_t huge = (uintptr_t)2 << 20, base = (uintptr_t)ggml_backend_buffer_get_base(buffer);
         const uintptr_t first = (base + huge - 1) / huge * huge,
