@@ -235,7 +235,7 @@ typedef struct {
     double best_ms, loss;
 } trainer;
 
-// The decoder as a file, in memory while it is read.
+// A decoder of this geometry, through a file that is gone once it is mapped.
 static void load_decoder(trainer *t, const geometry *g) {
     pd_geometry shape = {.name = "step", .title = "A benchmark's decoder", .projector_hidden = 16};
     shape.decoder = (pd_decoder_hyperparameters){.architecture = "llama",

@@ -191,6 +191,13 @@ static pd_status open_data(trainer *t, pd_error *err) {
     return PD_OK;
 }
 
+// Later checkpoints than the one that the run begins at are of another run, and would be taken for its own.
+static pd_status expect_output(const trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    if (!is_first(t) || p->overwrite_output_dir) return PD_OK;
+    return pd_checkpoint_expect_none(p->output_dir, p->resume_from_checkpoint ? t->run.step : -1, err);
+}
+
 static pd_status resume(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
     if (!p->resume_from_checkpoint) return PD_OK;
@@ -202,7 +209,7 @@ static pd_status resume(trainer *t, pd_error *err) {
                        p->resume_from_checkpoint, run.order, t->run.order);
     t->run.step = run.step;
     if (pd_checkpoint_is_own(p->output_dir, run.step, p->resume_from_checkpoint)) t->saved = run.step;
-    return PD_OK;
+    return expect_output(t, err);
 }
 
 // Rows of a sample: no more than the model has positions for.
@@ -263,13 +270,6 @@ static pd_status open_loader(trainer *t, pd_error *err) {
     return pd_loader_create(&params, &t->loader, err);
 }
 
-// Later checkpoints than the one that the run begins at are of another run, and would be taken for its own.
-static pd_status expect_output(const trainer *t, pd_error *err) {
-    const pd_train_params *p = t->params;
-    if (!is_first(t) || p->overwrite_output_dir) return PD_OK;
-    return pd_checkpoint_expect_none(p->output_dir, p->resume_from_checkpoint ? t->run.step : -1, err);
-}
-
 // When everything is known to be there: what is to be overwritten goes.
 static pd_status clear_output(const trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
@@ -297,7 +297,6 @@ static pd_status open_all(trainer *t, pd_error *err) {
     PD_TRY(open_data(t, err));
     PD_TRY(open_model(t, err));
     PD_TRY(resume(t, err));
-    PD_TRY(expect_output(t, err));
     return open_loader(t, err);
 }
 
