@@ -1,6 +1,7 @@
 // Any bytes as a geometry file. One that is accepted holds what the rest of the library relies on; where it
 // is small, the pair that a training from scratch begins with must load, and run.
 #include "pair.h"
+#include "vocabulary.h"
 
 #include "model/synth.h"
 
@@ -9,25 +10,14 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { N_TOKENS = 16, VOCABULARY = 200 }; // the vocabulary's descriptor, which seeds name as their tokenizer
+enum { VOCABULARY = 200 }; // the vocabulary's descriptor, which seeds name as their tokenizer
 
 static char directory[64], text_path[96], mmproj_path[96];
 
 static void make_vocabulary(void) {
-    const char *texts[N_TOKENS] = {
-        "<unk>", "<s>", "</s>", "\xe2\x96\x81", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"};
-    float scores[N_TOKENS];
-    int32_t types[N_TOKENS];
-    for (int i = 0; i < N_TOKENS; i++) {
-        scores[i] = (float)-i;
-        types[i] = i == 0 ? 2 : i < 3 ? 3 : 1;
-    }
     struct gguf_context *gguf = gguf_init_empty();
     CHECK(gguf);
-    gguf_set_val_str(gguf, "tokenizer.ggml.model", "llama");
-    gguf_set_arr_str(gguf, "tokenizer.ggml.tokens", texts, N_TOKENS);
-    gguf_set_arr_data(gguf, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores, N_TOKENS);
-    gguf_set_arr_data(gguf, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types, N_TOKENS);
+    add_tiny_vocabulary(gguf);
     const memory_file file = memory_file_open("vocabulary");
     CHECK(gguf_write_to_file_ptr(gguf, file.stream, false) && fflush(file.stream) == 0);
     CHECK(dup2(fileno(file.stream), VOCABULARY) == VOCABULARY);

@@ -2,6 +2,7 @@
 // settings, and the tensors follow them. Whatever passes the checks of the loader must run; what ggml would
 // abort on must be refused.
 #include "pair.h"
+#include "vocabulary.h"
 
 #include <ggml.h>
 #include <gguf.h>
@@ -98,23 +99,6 @@ static void start(maker *m, const char *architecture) {
 
 // ---- the two files ----------------------------------------------------------------------------------------
 
-enum { N_TOKENS = 16 };
-
-static void add_vocabulary(struct gguf_context *gguf) {
-    const char *texts[N_TOKENS] = {
-        "<unk>", "<s>", "</s>", "\xe2\x96\x81", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"};
-    float scores[N_TOKENS];
-    int32_t types[N_TOKENS];
-    for (int i = 0; i < N_TOKENS; i++) {
-        scores[i] = (float)-i;
-        types[i] = i == 0 ? 2 : i < 3 ? 3 : 1;
-    }
-    gguf_set_val_str(gguf, "tokenizer.ggml.model", "llama");
-    gguf_set_arr_str(gguf, "tokenizer.ggml.tokens", texts, N_TOKENS);
-    gguf_set_arr_data(gguf, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores, N_TOKENS);
-    gguf_set_arr_data(gguf, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, types, N_TOKENS);
-}
-
 typedef struct {
     char text[96];
 } key_text;
@@ -174,7 +158,7 @@ static memory_file make_text(maker *m, int32_t *n_embd, int32_t *n_layers) {
     set_int(m, "context_length", 1 << (next(m) % 31));
     gguf_set_val_f32(g, key(m, "attention.layer_norm_rms_epsilon").text, 1e-5F);
     set_float(m, "attention.layer_norm_rms_epsilon");
-    add_vocabulary(g);
+    add_tiny_vocabulary(g);
     add_rope(m, head_dim);
     MATRIX(m, d, N_TOKENS + next(m) % 2, "token_embd.weight");
     VECTOR(m, d, "output_norm.weight");
