@@ -153,6 +153,7 @@ trains 'an accumulation of 65536' $base --gradient_accumulation_steps 65536 --ma
 expect 2 'there is no conversation template "chatty"' $base --version chatty
 expect 1 'the template plain expects a user' $base --version plain
 expect 2 'layer 9 is beyond the model' $base --layer_list '[9]' --image_token_ratio_list '[.5]'
+expect 2 'lora_dropout: expected at least 0 and below 1, found 1' $base --lora_enable --lora_dropout 1
 expect 2 'nothing is trained: everything is frozen' $base --freeze_backbone --freeze_mm_mlp_adapter
 expect 2 'tune_mm_mlp_adapter trains the projector alone' $base --tune_mm_mlp_adapter --lora_enable
 expect 2 'no type "q4" to save weights in' $base --save_type q4

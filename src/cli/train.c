@@ -66,6 +66,8 @@ static const pd_option train_table[] = {
     {PD_OPTION_INT, 0, "--lora_r", "N", "their rank (default: 128)", &params.lora_r, 1, 65536, NULL},
     {PD_OPTION_FLOAT, 0, "--lora_alpha", "X", "their scale times the rank (default: 256)", &params.lora_alpha,
      0, 1e6, NULL},
+    {PD_OPTION_FLOAT, 0, "--lora_dropout", "X", "share of their input left out in a step (default: 0.05)",
+     &params.lora_dropout, 0, 1, NULL},
     {.type = PD_OPTION_HEADING, .help = "optimisation"},
     {PD_OPTION_DOUBLE, 0, "--num_train_epochs", "X", "times through the data (default: 1)",
      &params.num_train_epochs, 0, 1e6, NULL},

@@ -1,6 +1,7 @@
 #include "train/gradient.h"
 
 #include "train/attention.h"
+#include "train/dropout.h"
 #include "train/ops.h"
 
 #include <stdlib.h>
@@ -200,6 +201,10 @@ static bool back(pass *p, struct ggml_tensor *node, struct ggml_tensor *g) {
         back_swiglu(p, node, g);
         return true;
     case GGML_OP_CUSTOM:
+        if (pd_dropout_of(node)) {
+            if (needed(p, x)) add(p, x, pd_dropout_node(p->ctx, g, pd_dropout_of(node)));
+            return true;
+        }
         if (!pd_packed_attention_of(node)) return false;
         back_attention(p, node, g);
         return true;

@@ -137,13 +137,16 @@ static pd_status make(const pd_trainable *trainable, const pd_backend *backend, 
 
 // ---- adapters ----------------------------------------------------------------------------------------------
 
-static pd_status add_adapter(pd_parameters *parameters, struct ggml_tensor *weight, int32_t rank,
-                             pd_error *err) {
+static pd_status add_adapter(const pd_trainable *trainable, pd_parameters *parameters,
+                             struct ggml_tensor *weight, pd_error *err) {
+    const int32_t rank = trainable->lora_rank;
     char name[GGML_MAX_NAME];
     if (strlen(weight->name) + sizeof ".lora_a" > sizeof name)
         return pd_fail(err, PD_ERR_FORMAT, "%s: expected a shorter name, for its adapters", weight->name);
-    pd_adapter *adapter = &parameters->adapters[parameters->n_adapters++];
+    pd_adapter *adapter = &parameters->adapters[parameters->n_adapters];
     adapter->weight = weight;
+    adapter->dropout = (pd_dropout){
+        .rate = trainable->lora_dropout, .mask = parameters->n_adapters++, .draw = &parameters->draw};
     snprintf(name, sizeof name, "%s.lora_a", weight->name);
     adapter->a =
         add_parameter(parameters, PD_GROUP_DECODER, (int64_t[]){weight->ne[0], rank, 1, 1}, name)->weight;
@@ -160,7 +163,7 @@ static pd_status add_adapters(const pd_trainable *trainable, const pd_decoder_we
         const pd_decoder_layer *l = &w->layers[i];
         struct ggml_tensor *const matrices[] = {l->q, l->k, l->v, l->o, l->gate, l->up, l->down};
         for (size_t j = 0; j < sizeof matrices / sizeof *matrices; j++)
-            PD_TRY(add_adapter(parameters, matrices[j], trainable->lora_rank, err));
+            PD_TRY(add_adapter(trainable, parameters, matrices[j], err));
     }
     return PD_OK;
 }
@@ -177,11 +180,12 @@ static void start_adapters(const pd_parameters *parameters, uint64_t seed) {
 
 static struct ggml_tensor *adapted_product(struct ggml_context *ctx, struct ggml_tensor *weight,
                                            struct ggml_tensor *x, void *user) {
-    const pd_parameters *parameters = user;
+    pd_parameters *parameters = user;
     struct ggml_tensor *y = ggml_mul_mat(ctx, weight, x);
     for (size_t i = 0; i < parameters->n_adapters; i++) {
-        const pd_adapter *adapter = &parameters->adapters[i];
+        pd_adapter *adapter = &parameters->adapters[i];
         if (adapter->weight != weight) continue;
+        if (adapter->dropout.rate > 0.0F) x = pd_dropout_node(ctx, x, &adapter->dropout);
         struct ggml_tensor *low = ggml_mul_mat(ctx, adapter->a, x); // [rank, rows]
         return ggml_add(ctx, y,
                         ggml_scale(ctx, ggml_mul_mat(ctx, adapter->b, low), parameters->adapter_scale));

@@ -4,6 +4,7 @@
 
 #include "model/backend.h"
 #include "model/weights.h"
+#include "train/dropout.h"
 
 typedef enum pd_parameter_group {
     PD_GROUP_DECODER,
@@ -26,13 +27,15 @@ typedef struct pd_trainable {
     // instead of its weights, adapters of all its layers' matrices: W x becomes W x + alpha / rank · B (A x).
     int32_t lora_rank;
     float lora_alpha;
-    uint64_t seed; // of A, uniform in ±1/√n_in as in PEFT; B is zero
+    float lora_dropout; // of the x that A multiplies; each adapter drops others
+    uint64_t seed;      // of A, uniform in ±1/√n_in as in PEFT; B is zero
 } pd_trainable;
 
 typedef struct pd_adapter {
     struct ggml_tensor *weight; // the frozen W [n_in, n_out]
-    struct ggml_tensor *a,
-        *b; // parameters, "<weight>.lora_a" [n_in, rank] and "<weight>.lora_b" [rank, n_out]
+    // parameters, "<weight>.lora_a" [n_in, rank] and "<weight>.lora_b" [rank, n_out]
+    struct ggml_tensor *a, *b;
+    pd_dropout dropout;
 } pd_adapter;
 
 typedef struct pd_parameters {
@@ -43,6 +46,7 @@ typedef struct pd_parameters {
     pd_adapter *adapters; // owned
     size_t n_adapters;
     float adapter_scale; // alpha / rank
+    uint64_t draw;       // what the adapters drop; set before each computation
 } pd_parameters;
 
 // Makes parameters of the weights of the groups wanted and puts them into *weights in place of the mapped

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include "base/random.h"
 #include "engine/encode.h"
 #include "train/checkpoint.h"
 #include "train/loader.h"
@@ -20,6 +21,7 @@ void pd_train_params_default(pd_train_params *params) {
                                 .legacy_tokenizer = true, // as pdrop run and llama.cpp tokenize
                                 .lora_r = 128,
                                 .lora_alpha = 256.0F,
+                                .lora_dropout = 0.05F,
                                 .learning_rate = 2e-5F,
                                 .adam_beta1 = 0.9F,
                                 .adam_beta2 = 0.999F,
@@ -90,6 +92,9 @@ static pd_status check(const pd_train_params *p, pd_error *err) {
     if (!(p->learning_rate >= 0.0F) || !(p->max_grad_norm >= 0.0F) || !(p->weight_decay >= 0.0F))
         return pd_fail(err, PD_ERR_ARGUMENT,
                        "learning_rate, max_grad_norm and weight_decay: expected at least 0");
+    if (!(p->lora_dropout >= 0.0F && p->lora_dropout < 1.0F))
+        return pd_fail(err, PD_ERR_ARGUMENT, "lora_dropout: expected at least 0 and below 1, found %g",
+                       (double)p->lora_dropout);
     if (!(p->warmup_ratio >= 0.0 && p->warmup_ratio <= 1.0))
         return pd_fail(err, PD_ERR_ARGUMENT, "warmup_ratio: expected 0 to 1, found %g", p->warmup_ratio);
     if (p->max_steps <= 0 && !(p->num_train_epochs > 0.0 && p->num_train_epochs < 1e6))
@@ -111,6 +116,7 @@ static pd_trainable trainable(const pd_train_params *p) {
     if (p->lora_enable) {
         wanted.lora_rank = p->lora_r;
         wanted.lora_alpha = p->lora_alpha;
+        wanted.lora_dropout = p->lora_dropout;
     }
     return wanted;
 }
@@ -165,7 +171,8 @@ static void plan(trainer *t) {
              p->group_by_modality_length, (long long)t->n_steps, (long long)t->n_warmup);
     if (p->lora_enable) {
         const size_t used = strlen(t->run.order);
-        snprintf(t->run.order + used, sizeof t->run.order - used, ", lora_alpha %g", (double)p->lora_alpha);
+        snprintf(t->run.order + used, sizeof t->run.order - used, ", lora_alpha %g, lora_dropout %g",
+                 (double)p->lora_alpha, (double)p->lora_dropout);
     }
 }
 
@@ -369,12 +376,22 @@ enum {
     SUMS
 };
 
+// What adapters drop in a micro-batch: other numbers in each of every rank's, the same after --resume.
+static uint64_t draw_of(const trainer *t, int32_t micro_batch) {
+    uint64_t state = t->params->seed;
+    state = pd_random_next(&state) ^ (uint64_t)t->run.step;
+    state = pd_random_next(&state) ^ (uint64_t)pd_ranks_index(t->params->ranks);
+    state = pd_random_next(&state) ^ (uint64_t)micro_batch;
+    return pd_random_next(&state);
+}
+
 static pd_status add_gradients(trainer *t, double n_labels, double *sums, pd_error *err) {
     const pd_train_sample *samples = t->samples;
     const float scale = n_labels > 0.0 ? (float)(1.0 / n_labels) : 0.0F;
     for (int32_t m = 0; m < t->sampler.gradient_accumulation_steps; m++) {
         pd_step_result result;
         if (t->counts[m] == 0) continue;
+        t->parameters.draw = draw_of(t, m);
         PD_TRY(pd_step_add_gradients(t->step, samples, t->counts[m], scale, &result, err));
         samples += t->counts[m];
         sums[SUM_LOSS] += result.loss;

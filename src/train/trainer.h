@@ -25,7 +25,7 @@ typedef struct pd_train_params {
     bool freeze_backbone, freeze_mm_mlp_adapter, unfreeze_mm_vision_tower;
     bool lora_enable;
     int32_t lora_r;
-    float lora_alpha;
+    float lora_alpha, lora_dropout;
     pd_policy policy;
 
     // Optimisation.
