@@ -96,12 +96,12 @@ test-real: ## the engine on a trained text model from PyPI
 	@$(MAKE) --no-print-directory build-tests
 	@sh scripts/test_real.sh $(BUILD)
 
-test-vulkan: ## the tests on ggml's Vulkan backend (a software driver will do)
+test-vulkan: ## the comparison with the references on ggml's Vulkan backend (a software driver will do)
 	@$(SETUP) --vulkan
 	@$(MAKE) --no-print-directory build-tests
 	@sh scripts/test_vulkan.sh $(BUILD)
 
-valgrind: ## the tests under valgrind
+valgrind: ## the unit tests under valgrind
 	@$(SETUP) --dev
 	@$(MAKE) --no-print-directory build-tests
 	@sh scripts/valgrind.sh $(BUILD)

@@ -30,7 +30,7 @@
 // caller, who frees them; freeing NULL does nothing. The library prints nothing, never exits, and keeps no
 // global state of its own. A model may be used by several sessions in several threads at once; a session by
 // one thread at a time, except pd_session_cancel, which any thread or signal handler may call. Parameter
-// structs start with their size, so that later versions can append fields.
+// structs start with their size: one of another version's header is refused instead of misread.
 
 #ifndef PYRAMIDDROP_H
 #define PYRAMIDDROP_H
@@ -150,7 +150,8 @@ PD_API void pd_image_free(pd_image *image);
 typedef struct pd_model pd_model;
 
 // How a CPU multiplies matrices in prefill and in the vision tower (docs/architecture.md, "Lowering").
-// Decoding keeps ggml's kernels.
+// Decoding does not depend on it, but that PD_COMPUTE_GGML leaves it to ggml's kernels: on x86 with AVX2,
+// products of q4_K and q6_K weights and attention over an f16 cache have kernels of our own.
 typedef enum pd_compute_type {
     // int8 for quantised weights where the CPU is fast at it (VNNI, AMX, Arm, AVX2); else bf16 where it has
     // that, else f32
@@ -275,9 +276,8 @@ PD_API pd_status pd_session_next_token(pd_session *session, int32_t *token, pd_e
 // The logits the next token will be drawn from: n_vocab floats, owned by the session until the next call.
 PD_API pd_status pd_session_logits(pd_session *session, const float **logits, size_t *count, pd_error *err);
 // Stops the running prompt or next at the next layer, with PD_ERR_CANCELLED; with none running, the next one
-// that has to compute. Safe in signal handlers; those should
-// run on a stack of their own (sigaltstack), for oneDNN's code keeps data below a computing thread's stack
-// pointer.
+// that has to compute. Safe in signal handlers that run on a stack of their own (sigaltstack), for oneDNN's
+// code keeps data below a computing thread's stack pointer.
 PD_API void pd_session_cancel(pd_session *session);
 
 typedef struct pd_stage_stats {
@@ -325,7 +325,7 @@ PD_API const pd_stats *pd_session_stats(const pd_session *session);
 // next prompt.
 PD_API pd_status pd_session_kept(const pd_session *session, int32_t image, int32_t stage,
                                  const int32_t **tokens, size_t *count, pd_error *err);
-// How prefill's products are computed: "int8 (avx2)", "ggml", …
+// How prefill's products are computed: "int16, f32 for float weights (avx2)", "ggml", …
 PD_API const char *pd_session_compute(const pd_session *session);
 // The conversation template in use, by LLaVA's name.
 PD_API const char *pd_session_conversation(const pd_session *session);

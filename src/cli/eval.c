@@ -45,8 +45,8 @@ static const pd_option *const tables[] = {pd_model_option_table, eval_table, pd_
 
 static const pd_command command = {
     .name = "eval",
-    .usage =
-        "pdrop eval -m MODEL --mmproj MMPROJ --question-file FILE [--image-folder DIR] [schedule] [options]",
+    .usage = "pdrop eval -m MODEL [--mmproj MMPROJ] --question-file FILE [--image-folder DIR] [schedule] "
+             "[options]",
     .about =
         "Asks every question of a file, several at a time, greedily, and counts the right answers by task.\n"
         "An answer is right when it equals the expected one but for case, punctuation and white space.",

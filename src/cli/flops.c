@@ -34,7 +34,7 @@ static const pd_option *const tables[] = {flops_table, pd_schedule_option_table,
 
 static const pd_command command = {
     .name = "flops",
-    .usage = "pdrop flops --geometry NAME | -m MODEL [--mmproj MMPROJ] [schedule] [options]",
+    .usage = "pdrop flops [--geometry NAME | -m MODEL [--mmproj MMPROJ]] [schedule] [options]",
     .about = "Counts a prompt's prefill, dense and with the pyramid. Two figures: the field's convention "
              "(multiply-\n"
              "accumulates of the image tokens in the decoder's layers), and all FLOPs of the run (2 per "

@@ -23,7 +23,7 @@ static const pd_option *const tables[] = {info_table, NULL};
 
 static const pd_command command = {
     .name = "info",
-    .usage = "pdrop info FILE [--tensors] [--json]",
+    .usage = "pdrop info FILE... [--tensors] [--json]",
     .about = "Shows what a GGUF file holds: its metadata, and its tensors by type.",
     .tables = tables,
     .positional = &flags.files,

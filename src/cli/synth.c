@@ -40,9 +40,8 @@ static const pd_command command = {
     .usage = "pdrop synth GEOMETRY | --from FILE [--init] [-o PREFIX] [--layers N] [--type TYPE] [options]",
     .about =
         "Writes a GGUF pair of a geometry: with random weights and a full vocabulary, for benchmarks and\n"
-        "tests, or with the weights that a training from scratch begins with. Geometries: llava-1.5-7b, "
-        "llava-1.5-13b, llava-next-7b, llava-next-13b,\n"
-        "llava-next-mistral-7b, tiny, tiny-gqa, tiny-next.",
+        "tests, or with the weights that a training from scratch begins with. Geometries: llava-1.5-7b,\n"
+        "llava-1.5-13b, llava-next-7b, llava-next-13b, llava-next-mistral-7b, tiny, tiny-gqa, tiny-next.",
     .tables = tables,
     .positional = &flags.names,
 };

@@ -87,8 +87,9 @@ static const pd_option train_table[] = {
      &params.mm_vision_tower_lr, 0, 1e3, NULL},
     {PD_OPTION_CHOICE, 0, "--lr_scheduler_type", NULL, "its course (default: cosine)", &flags.course, 0, 0,
      courses},
-    {PD_OPTION_DOUBLE, 0, "--warmup_ratio", "X", "share of the steps in which it rises (default: 0.03)",
-     &params.warmup_ratio, 0, 1, NULL},
+    {PD_OPTION_DOUBLE, 0, "--warmup_ratio", "X",
+     "share of the steps in which it rises, but not with constant (default: 0.03)", &params.warmup_ratio, 0,
+     1, NULL},
     {PD_OPTION_FLOAT, 0, "--weight_decay", "X", "AdamW's (default: 0)", &params.weight_decay, 0, 1e3, NULL},
     {PD_OPTION_FLOAT, 0, "--adam_beta1", "X", "(default: 0.9)", &params.adam_beta1, 0, 1, NULL},
     {PD_OPTION_FLOAT, 0, "--adam_beta2", "X", "(default: 0.999)", &params.adam_beta2, 0, 1, NULL},
@@ -129,7 +130,8 @@ static const pd_option *const tables[] = {train_table, pd_schedule_option_table,
 static const pd_command command = {
     .name = "train",
     .usage =
-        "pdrop train -m MODEL --vision_tower MMPROJ --data_path JSON --image_folder DIR -o DIR [options]\n"
+        "pdrop train -m MODEL [--vision_tower MMPROJ] --data_path JSON [--image_folder DIR] -o DIR "
+        "[options]\n"
         "       pdrop train --from_scratch GEOMETRY --data_path JSON --image_folder DIR -o DIR [options]",
     .about =
         "Trains a model on LLaVA's conversations, under LLaVA's argument names, with the pyramid or "
