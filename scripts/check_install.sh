@@ -33,8 +33,13 @@ cat >"$scratch/user.c" <<'C'
 #include <stdio.h>
 int main(void) {
     pd_policy policy;
+    pd_model_params params;
+    pd_model *model;
     pd_error err;
     if (pd_policy_parse(&policy, "pdrop:8=.5,16=.25", 32, &err) != PD_OK || policy.n_drops != 2) return 1;
+    pd_model_params_default(&params, sizeof params);
+    params.model_path = "nowhere.gguf";
+    if (pd_model_load(&params, &model, &err) != PD_ERR_IO) return 2; // the whole engine is linked
     return puts(pd_version()) < 0;
 }
 C

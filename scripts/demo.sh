@@ -27,22 +27,26 @@ step() {
     "$@"
 }
 
+# step_into FILE TEXT COMMAND...: shows it, and runs it into a file.
+step_into() {
+    file=$1
+    shift
+    show "$@"
+    shift
+    "$@" >"$file" 2>&1
+}
+
 if [ -f "$pocket/pyramid.gguf" ] && [ -f "$pocket/pyramid-mmproj.gguf" ]; then
-    model="-m $pocket/pyramid.gguf --mmproj $pocket/pyramid-mmproj.gguf"
     echo "PyramidDrop's demo: models/pocket, a small LLaVA that was trained from scratch with the pyramid."
     # The schedule is the default: four equal stages, half of the image tokens dropped after each.
-    # shellcheck disable=SC2086  # a list of options
+    set -- -m "$pocket/pyramid.gguf" --mmproj "$pocket/pyramid-mmproj.gguf"
     step 'Eight pictures, a question about each; the picture, the question, the answer' \
-        "$pdrop" eval $model --image-folder $pictures --question-file $pictures/questions.json --max_new_tokens 16 -v
-    # shellcheck disable=SC2086
-    set -- "$pdrop" run $model --image $pictures/receipt-1.png -p 'What is the total?' -n 16 -v
-    show 'One of them from inside: ever fewer image tokens (printed as far as the totals)' "$@"
-    "$@" >"$build/demo.run" 2>&1
+        "$pdrop" eval "$@" --image-folder $pictures --question-file $pictures/questions.json --max_new_tokens 16 -v
+    step_into "$build/demo.run" 'One of them from inside: ever fewer image tokens (printed as far as the totals)' \
+        "$pdrop" run "$@" --image $pictures/receipt-1.png -p 'What is the total?' -n 16 -v
     sed '/^total/q' "$build/demo.run"
-    # shellcheck disable=SC2086
-    set -- "$pdrop" bench $model --text-tokens 40 -r 5 -n 4
-    show 'In turn with the dense model, medians of 5 rounds in ms (the chief lines)' "$@"
-    "$@" >"$build/demo.bench"
+    step_into "$build/demo.bench" 'In turn with the dense model, medians of 5 rounds in ms (the chief lines)' \
+        "$pdrop" bench "$@" --text-tokens 40 -r 5 -n 4
     grep -E '^ +dense|^prefill  |^time to|^KV  ' "$build/demo.bench"
     printf '\nThe pictures: %s/. Without -p, pdrop run is a chat. How the model was made: docs/pocket.md\n' "$pictures"
     exit 0

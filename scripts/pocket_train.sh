@@ -6,7 +6,7 @@
 #
 # OUT/few, OUT/data: pictures, captions, questions; OUT/few-KIND, OUT/captions-KIND: phase 1; OUT/KIND: phase 2, the pair.
 # What can be changed by the environment: FEW_STEPS, CAPTION_STEPS, QUESTION_STEPS, BATCH, RATE, THREADS.
-set -eu
+set -euf # no file name is meant by [3,6,9]
 if [ $# -ne 3 ]; then
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0" >&2
     exit 2

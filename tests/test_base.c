@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
@@ -206,14 +207,57 @@ static void writer_fails(void **state) {
         assert_int_equal(chmod(directory, 0700), 0);
     }
 
-    // a final name that cannot be taken: the folder stays, the temporary file goes
+    // a folder, there before or by the time that the name is wanted: it stays, the temporary file goes
     assert_int_equal(mkdir(path_of("folder"), 0700), 0);
+    assert_fails(pd_file_writer_open(path_of("folder"), &writer, &err), PD_ERR_IO, &err,
+                 "folder: cannot create: a folder");
+    assert_int_equal(rmdir(path_of("folder")), 0);
     assert_int_equal(pd_file_writer_open(path_of("folder"), &writer, &err), PD_OK);
     assert_int_equal(pd_file_write(&writer, "abc", 3, &err), PD_OK);
+    assert_int_equal(mkdir(path_of("folder"), 0700), 0);
     assert_fails(pd_file_writer_commit(&writer, &err), PD_ERR_IO, &err, "folder: cannot write");
     assert_int_equal(count_files(), 1);
     pd_file_writer_discard(&writer);
     assert_int_equal(rmdir(path_of("folder")), 0);
+}
+
+// What stands at the name stays what it is: a link a link, a private file private, a device a device.
+static void writer_keeps_what_is_there(void **state) {
+    (void)state;
+    pd_file_writer writer;
+    pd_error err;
+    struct stat info;
+    write_file(path_of("private"), "old", 3);
+    assert_int_equal(chmod(path_of("private"), 0600), 0);
+    char link[PATH_MAX]; // path_of's buffer is one
+    snprintf(link, sizeof link, "%s", path_of("link"));
+    assert_int_equal(symlink("private", link), 0);
+    assert_int_equal(pd_file_writer_open(link, &writer, &err), PD_OK);
+    assert_int_equal(pd_file_write(&writer, "new", 3, &err), PD_OK);
+    assert_int_equal(pd_file_writer_commit(&writer, &err), PD_OK);
+    assert_file(path_of("private"), "new", 3);
+    assert_int_equal(lstat(link, &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(stat(link, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    remove(link);
+    remove(path_of("private"));
+
+    assert_int_equal(mkfifo(path_of("pipe"), 0600), 0);
+    const int reader = open(path_of("pipe"), O_RDONLY | O_NONBLOCK);
+    assert_true(reader >= 0);
+    char read_back[8] = "";
+    assert_int_equal(pd_file_writer_open(path_of("pipe"), &writer, &err), PD_OK);
+    assert_int_equal(pd_file_writer_reserve(&writer, 1 << 20, &err), PD_OK);
+    assert_int_equal(pd_file_write(&writer, "piped", 5, &err), PD_OK);
+    assert_int_equal(pd_file_writer_commit(&writer, &err), PD_OK);
+    assert_int_equal(read(reader, read_back, sizeof read_back), 5);
+    assert_string_equal(read_back, "piped");
+    close(reader);
+    assert_int_equal(stat(path_of("pipe"), &info), 0);
+    assert_true(S_ISFIFO(info.st_mode));
+    assert_int_equal(count_files(), 1);
+    remove(path_of("pipe"));
 }
 
 // A disk that is full, played by a limit on the size of files.
@@ -606,6 +650,7 @@ int main(void) {
         cmocka_unit_test(mapped_files),
         cmocka_unit_test(writer_commits),
         cmocka_unit_test(writer_fails),
+        cmocka_unit_test(writer_keeps_what_is_there),
         cmocka_unit_test(writer_keeps_the_old_file),
         cmocka_unit_test(writer_reserves),
         cmocka_unit_test(gguf_metadata),

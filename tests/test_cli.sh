@@ -92,6 +92,11 @@ expect 1 'nowhere.json: cannot open' synth --from nowhere.json
 printf '{\n"hidden_size" 64}\n' >broken.json
 expect 1 'broken.json: line 2, column 15: ' synth --from broken.json --init
 expect 2 'no geometry "huge"' flops --geometry huge
+expect 2 '--mmproj wants its text model' flops --geometry llava-1.5-7b --mmproj tiny-mmproj.gguf
+expect 2 'a schedule wants --geometry or -m' flops --positions original
+checks=$((checks + 1))
+"$pdrop" run -m tiny.gguf <. >out 2>err
+judge 1 'standard input: cannot read: ' $? 'a chat with a folder'
 expect 2 'no device named Abacus0' run -m tiny.gguf --device Abacus0 -p hello
 expect 2 'there is no conversation template "chatty"' run -m tiny.gguf --conv-mode chatty -p hello
 expect 2 'expected a GGUF file' info
@@ -265,6 +270,12 @@ printf '{"text":"a","image":"absent.png"}\n' >absent.jsonl
 expect 1 'question 1: absent.png: cannot open' $evaluate --question-file absent.jsonl --answers-file none.jsonl
 expect 1 'question 1: ./absent.png: cannot open' $evaluate --question-file absent.jsonl --image-folder .
 [ ! -e none.jsonl ] || fail "pdrop eval: left answers behind"
+mkdir folder
+expect 1 'folder: cannot create: a folder' $evaluate --question-file questions.json --answers-file folder
+checks=$((checks + 1))
+{ "$pdrop" $evaluate --question-file questions.json --answers-file piped.jsonl -v 2>err; echo $? >code; } | true
+[ "$(cat code)" != 141 ] || fail "pdrop eval: killed by the end of its pipe"
+no_leftovers . 'eval into a pipe that nobody reads'
 expect 1 'nowhere/a.jsonl: cannot create' $evaluate --question-file questions.json --answers-file nowhere/a.jsonl
 expect 1 'the prompt is too long' $evaluate -c 64 --question-file questions.json
 
@@ -308,6 +319,19 @@ pid=$!
 sleep 0.4
 interrupt 'prefill' 20
 [ ! -s out ] || fail "prefill: it was over before the signal"
+
+# nohup: a hangup is nobody's business.
+checks=$((checks + 1))
+(
+    trap '' HUP
+    exec "$pdrop" run -m tiny-next.gguf -t 1 -c 4096 --ignore-eos -n 100000 -p hello >out 2>err </dev/null
+) &
+pid=$!
+wait_for test -s out
+kill -HUP $pid
+sleep 0.3
+kill -0 $pid 2>/dev/null || fail 'under nohup: stopped by a hangup'
+interrupt 'under nohup' 20
 
 awk 'BEGIN { for (i = 0; i < 100000; i++) print "{\"text\":\"again\"}" }' >many.jsonl
 "$pdrop" eval -m tiny.gguf -t 2 --question-file many.jsonl --answers-file stopped.jsonl >out 2>err </dev/null &

@@ -52,7 +52,8 @@ void pd_mapped_file_forget(const pd_mapped_file *file) {
 
 // Not mkstemps, which makes the file private: the umask, which all threads share, can only be read by
 // changing it.
-static int create_temporary(char *name, size_t size, const char *path) {
+static int create_temporary(char *name, const char *path) {
+    const size_t size = strlen(path) + sizeof ".XXXXXX.tmp";
     uint64_t state = (uint64_t)getpid() ^ (uint64_t)(uintptr_t)name;
     struct timespec now;
     if (clock_gettime(CLOCK_REALTIME, &now) == 0) state ^= (uint64_t)now.tv_nsec << 32;
@@ -65,21 +66,37 @@ static int create_temporary(char *name, size_t size, const char *path) {
     return descriptor;
 }
 
+// What stands at `path` now: a file's mode is kept, and a link goes on pointing where it does. A device or a
+// pipe is written to, not replaced: it has no temporary name.
+static pd_status look_at_target(const char *path, pd_file_writer *writer, mode_t *mode, pd_error *err) {
+    struct stat info;
+    const bool there = stat(path, &info) == 0;
+    if (there && S_ISDIR(info.st_mode)) return pd_fail(err, PD_ERR_IO, "%s: cannot create: a folder", path);
+    *mode = there ? info.st_mode & 07777 : 0;
+    writer->path = there ? realpath(path, NULL) : strdup(path);
+    if (!writer->path) return pd_fail(err, PD_ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+    if (there && !S_ISREG(info.st_mode)) return PD_OK;
+    const size_t size = strlen(writer->path) + sizeof ".XXXXXX.tmp";
+    writer->temporary = malloc(size);
+    return writer->temporary ? PD_OK : pd_fail_memory(err, size, "a file name");
+}
+
 pd_status pd_file_writer_open(const char *path, pd_file_writer *writer, pd_error *err) {
     *writer = (pd_file_writer){0};
-    size_t size = strlen(path) + sizeof ".XXXXXX.tmp";
-    writer->path = strdup(path);
-    writer->temporary = malloc(size);
-    if (!writer->path || !writer->temporary) {
+    mode_t mode = 0;
+    const pd_status status = look_at_target(path, writer, &mode, err);
+    if (status != PD_OK) {
         writer_free(writer);
-        return pd_fail_memory(err, size, "a file name");
+        return status;
     }
-    int descriptor = create_temporary(writer->temporary, size, path);
+    const int descriptor = writer->temporary ? create_temporary(writer->temporary, writer->path)
+                                             : open(writer->path, O_WRONLY | O_CLOEXEC);
     if (descriptor < 0) {
         int reason = errno;
         writer_free(writer);
         return pd_fail(err, PD_ERR_IO, "%s: cannot create: %s", path, strerror(reason));
     }
+    if (mode != 0 && writer->temporary) (void)!fchmod(descriptor, mode); // another's file keeps the usual one
     writer->stream = fdopen(descriptor, "wb");
     if (!writer->stream) {
         close(descriptor);
@@ -99,22 +116,23 @@ pd_status pd_file_write(pd_file_writer *writer, const void *bytes, size_t size, 
 pd_status pd_file_writer_commit(pd_file_writer *writer, pd_error *err) {
     const int descriptor = fileno(writer->stream);
     int failed = fflush(writer->stream) != 0;
-    // what was reserved and not written is given back
-    failed = failed || ftruncate(descriptor, ftello(writer->stream)) != 0 || fsync(descriptor) != 0;
+    if (writer->temporary && !failed) { // what was reserved and not written is given back
+        failed = ftruncate(descriptor, ftello(writer->stream)) != 0 || fsync(descriptor) != 0;
+    }
     int reason = errno;
     if (fclose(writer->stream) != 0 && !failed) {
         failed = 1;
         reason = errno;
     }
     writer->stream = NULL;
-    if (!failed && rename(writer->temporary, writer->path) != 0) {
+    if (!failed && writer->temporary && rename(writer->temporary, writer->path) != 0) {
         failed = 1;
         reason = errno;
     }
     pd_status status = PD_OK;
     if (failed) {
         status = pd_fail(err, PD_ERR_IO, "%s: cannot write: %s", writer->path, strerror(reason));
-        unlink(writer->temporary);
+        if (writer->temporary) unlink(writer->temporary);
     }
     writer_free(writer);
     return status;
@@ -128,11 +146,13 @@ void pd_file_writer_discard(pd_file_writer *writer) {
 
 pd_status pd_file_writer_reserve(pd_file_writer *writer, size_t size, pd_error *err) {
     if (size > INT64_MAX) return pd_fail(err, PD_ERR_IO, "%s: %zu bytes are too many", writer->path, size);
-    const int reason = posix_fallocate(fileno(writer->stream), 0, (off_t)size);
-    if (reason == ENOSPC || reason == EFBIG || reason == EDQUOT) {
-        return pd_fail(err, PD_ERR_IO, "%s: cannot write %zu bytes: %s", writer->path, size,
-                       strerror(reason));
+#ifdef __linux__
+    // Not posix_fallocate, which writes where the file system cannot reserve.
+    if (writer->temporary && fallocate(fileno(writer->stream), 0, 0, (off_t)size) != 0 &&
+        (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
+        return pd_fail(err, PD_ERR_IO, "%s: cannot write %zu bytes: %s", writer->path, size, strerror(errno));
     }
+#endif
     return PD_OK;
 }
 

@@ -17,13 +17,15 @@ void pd_mapped_file_close(pd_mapped_file *file);
 // Gives back the memory that holds what was read so far; what is read again is fetched again.
 void pd_mapped_file_forget(const pd_mapped_file *file);
 
-// Writes to "<path>.XXXXXX.tmp" in the same directory; commit renames it to `path`, discard removes it.
+// Writes to "<path>.XXXXXX.tmp" in the same directory; commit renames it to `path`, discard removes it. A
+// device or a pipe is written to as it is.
 typedef struct {
     FILE *stream;
-    char *path;      // final name, owned
-    char *temporary; // name while writing, owned
+    char *path;      // final name, links followed, owned
+    char *temporary; // name while writing, owned; NULL: a device or a pipe
 } pd_file_writer;
 
+// PD_ERR_IO when it cannot be made, or is a folder.
 pd_status pd_file_writer_open(const char *path, pd_file_writer *writer, pd_error *err);
 // PD_ERR_IO, with the system's reason, when the bytes cannot be written (a full disk, for one).
 pd_status pd_file_write(pd_file_writer *writer, const void *bytes, size_t size, pd_error *err);
@@ -32,7 +34,7 @@ pd_status pd_file_writer_commit(pd_file_writer *writer, pd_error *err);
 // Removes the temporary file. A no-op on a writer that is closed or zeroed.
 void pd_file_writer_discard(pd_file_writer *writer);
 // Takes `size` bytes of the disk beforehand, so that a disk that is too full is found out at once. File
-// systems that cannot say pass.
+// systems and systems that cannot say pass.
 pd_status pd_file_writer_reserve(pd_file_writer *writer, size_t size, pd_error *err);
 
 // "folder/name", malloc'd; NULL when there is no memory.

@@ -65,8 +65,8 @@ pd_status pd_gguf_open(const char *path, pd_gguf *gguf, pd_error *err) {
     }
     char reason[PD_CAUGHT_LINE];
     pd_ggml_log_catch(reason);
-    gguf->gguf =
-        gguf_init_from_file(path, (struct gguf_init_params){.no_alloc = true, .ctx = &gguf->tensors});
+    gguf->gguf = gguf_init_from_buffer(gguf->file.data, gguf->file.size,
+                                       (struct gguf_init_params){.no_alloc = true, .ctx = &gguf->tensors});
     pd_ggml_log_release();
     if (!gguf->gguf) {
         gguf->tensors = NULL;

@@ -1,10 +1,10 @@
 // pdrop bench: prefill and decoding timed, dense and with the pyramid in turn, medians of several rounds.
+#include "base/error.h"
 #include "base/random.h"
 #include "cli/cli.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <yyjson.h>
 
 static struct {
     int32_t repeats, n_text, n_generate, image_width, image_height, n_images;
@@ -92,10 +92,7 @@ static double median_of(const contestant *c, figure which) {
 static pd_status make_image(uint64_t *state, pd_image **image, pd_error *err) {
     const size_t size = (size_t)flags.image_width * (size_t)flags.image_height * 3;
     uint8_t *rgb = malloc(size);
-    if (!rgb) {
-        snprintf(err->message, sizeof err->message, "out of memory");
-        return PD_ERR_MEMORY;
-    }
+    if (!rgb) return pd_fail_memory(err, size, "a picture");
     for (size_t i = 0; i < size; i++)
         rgb[i] = (uint8_t)(pd_random_next(state) >> 56);
     const pd_status status = pd_image_from_rgb(rgb, flags.image_width, flags.image_height, image, err);
@@ -155,10 +152,7 @@ static pd_status run_rounds(contestant *contestants, size_t n_contestants, int32
     uint64_t state = flags.seed;
     const size_t n_images = (size_t)flags.n_images, n_tokens = n_images + (size_t)flags.n_text;
     int32_t *tokens = malloc(n_tokens * sizeof *tokens);
-    if (!tokens) {
-        snprintf(err->message, sizeof err->message, "out of memory");
-        return PD_ERR_MEMORY;
-    }
+    if (!tokens) return pd_fail_memory(err, n_tokens * sizeof *tokens, "a prompt");
     pd_image *images[16] = {0};
     pd_status status = PD_OK;
     for (int32_t round = -1; round < flags.repeats && status == PD_OK; round++) {
@@ -261,7 +255,7 @@ static void add_figures(yyjson_mut_doc *doc, yyjson_mut_val *o, const contestant
     }
 }
 
-static void print_json(const pd_model *model, const contestant *contestants, size_t n) {
+static pd_status print_json(const pd_model *model, const contestant *contestants, size_t n, pd_error *err) {
     const pd_stats *s = &contestants[0].stats;
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
@@ -276,20 +270,15 @@ static void print_json(const pd_model *model, const contestant *contestants, siz
     for (size_t i = 0; i < n; i++) {
         add_figures(doc, yyjson_mut_obj_add_obj(doc, root, contestants[i].name), &contestants[i]);
     }
-    char *text = yyjson_mut_write(doc, 0, NULL);
-    if (text) puts(text);
-    free(text);
-    yyjson_mut_doc_free(doc);
+    return pd_cli_print_json(doc, "the figures", err);
 }
 
 // ---- the command ------------------------------------------------------------------------------------------
 
 static pd_status prepare(contestant *c, pd_model *model, pd_error *err) {
     double *block = calloc((size_t)N_FIGURES * (size_t)flags.repeats, sizeof *block);
-    if (!block) {
-        snprintf(err->message, sizeof err->message, "out of memory");
-        return PD_ERR_MEMORY;
-    }
+    if (!block)
+        return pd_fail_memory(err, N_FIGURES * (size_t)flags.repeats * sizeof *block, "the rounds' figures");
     for (int i = 0; i < N_FIGURES; i++)
         c->rounds[i] = block + (size_t)i * (size_t)flags.repeats;
     pd_session_params params;
@@ -318,14 +307,12 @@ int pd_cli_bench(int argc, char **argv) {
     if (status == PD_OK) status = run_rounds(contestants, 2, pd_model_n_vocab(model), &err);
     pd_cli_interruptible(NULL);
     pd_cli_progress_end();
-    int exit_code = PD_EXIT_OK;
-    if (status != PD_OK) {
-        exit_code = pd_cli_report(status, &err);
-    } else if (flags.json) {
-        print_json(model, contestants, 2);
-    } else {
+    if (status == PD_OK && flags.json) {
+        status = print_json(model, contestants, 2, &err);
+    } else if (status == PD_OK) {
         print_readable(model, &contestants[0], &contestants[1]);
     }
+    const int exit_code = status == PD_OK ? PD_EXIT_OK : pd_cli_report(status, &err);
     for (size_t i = 0; i < 2; i++) {
         pd_session_free(contestants[i].session);
         free(contestants[i].rounds[0]);

@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <yyjson.h>
 
 // Exit codes: 0 success, 1 an error while working, 2 wrong use, 130 stopped by Ctrl-C.
 enum { PD_EXIT_OK = 0, PD_EXIT_ERROR = 1, PD_EXIT_USAGE = 2, PD_EXIT_INTERRUPTED = 130 };
@@ -70,6 +71,8 @@ void pd_cli_progress_end(void);
 const char *pd_cli_bytes(char *buffer, size_t size, double bytes);
 // The table of stages and the totals, with the dense figures beside them.
 void pd_cli_print_stats(FILE *out, const pd_stats *stats, const pd_policy *policy, const char *compute);
+// The document as one line on standard output; freed. PD_ERR_MEMORY, when there is none for `what`.
+pd_status pd_cli_print_json(yyjson_mut_doc *doc, const char *what, pd_error *err);
 
 // ---- Ctrl-C -----------------------------------------------------------------------------------------------
 

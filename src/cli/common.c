@@ -1,7 +1,7 @@
 // Options and output that several commands share.
+#include "base/error.h"
 #include "cli/cli.h"
 
-#include <errno.h>
 #include <ggml-backend.h>
 #include <ggml.h>
 #include <signal.h>
@@ -102,14 +102,13 @@ pd_status pd_cli_policy(int32_t n_layers, pd_policy *policy, pd_error *err) {
     const pd_schedule_options *o = &pd_schedule_flags;
     const bool lists = o->layer_list || o->image_token_ratio_list;
     if ((o->policy && (lists || o->no_drop)) || (o->no_drop && lists)) {
-        snprintf(err->message, sizeof err->message,
-                 "--layer_list with --image_token_ratio_list, --policy and --no-drop exclude each other");
-        return PD_ERR_ARGUMENT;
+        return pd_fail(
+            err, PD_ERR_ARGUMENT,
+            "--layer_list with --image_token_ratio_list, --policy and --no-drop exclude each other");
     }
     if (lists && !(o->layer_list && o->image_token_ratio_list)) {
-        snprintf(err->message, sizeof err->message,
-                 "--layer_list and --image_token_ratio_list: expected both, lists of one length");
-        return PD_ERR_ARGUMENT;
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "--layer_list and --image_token_ratio_list: expected both, lists of one length");
     }
     pd_status status = PD_OK;
     if (o->no_drop) {
@@ -161,10 +160,7 @@ pd_status pd_cli_load_model(bool quiet, pd_model **model, bool *done, pd_error *
         *done = true;
         return PD_OK;
     }
-    if (!pd_model_flags.model) {
-        snprintf(err->message, sizeof err->message, "no model: give a GGUF file with -m");
-        return PD_ERR_ARGUMENT;
-    }
+    if (!pd_model_flags.model) return pd_fail(err, PD_ERR_ARGUMENT, "no model: give a GGUF file with -m");
     static int quiet_marker;
     pd_model_params params;
     pd_model_params_default(&params, sizeof params);
@@ -303,6 +299,17 @@ void pd_cli_print_stats(FILE *out, const pd_stats *s, const pd_policy *policy, c
     fputc('\n', out);
 }
 
+pd_status pd_cli_print_json(yyjson_mut_doc *doc, const char *what, pd_error *err) {
+    char *text =
+        yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE | YYJSON_WRITE_INF_AND_NAN_AS_NULL, NULL);
+    yyjson_mut_doc_free(doc);
+    if (!text) return pd_fail_memory(err, 0, what);
+    puts(text);
+    fflush(stdout);
+    free(text);
+    return PD_OK;
+}
+
 // ---- Ctrl-C -----------------------------------------------------------------------------------------------
 
 static pd_session *volatile interrupted_session;
@@ -324,7 +331,9 @@ static void handle_signals(void (*handler)(int)) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
+    struct sigaction hangup; // under nohup it stays ignored
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
 }
 
 void pd_cli_interruptible(pd_session *session) {

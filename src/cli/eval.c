@@ -114,8 +114,9 @@ static void choose_widths(const pd_questions *questions, tally *t) {
 
 static pd_status write_answer(tally *t, const pd_eval_question *question, const char *text, bool right,
                               pd_error *err) {
-    char id[320];
-    snprintf(id, sizeof id, "%s-%.120s", t->model, question->id);
+    char *id;
+    if (asprintf(&id, "%s-%s", t->model, question->id) < 0)
+        return pd_fail_memory(err, strlen(question->id), "an answer");
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
     yyjson_mut_doc_set_root(doc, root);
@@ -135,6 +136,7 @@ static pd_status write_answer(tally *t, const pd_eval_question *question, const 
     }
     char *line = yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
     yyjson_mut_doc_free(doc);
+    free(id);
     if (!line) return pd_fail_memory(err, 0, "an answer");
     pd_status status = pd_file_write(&t->writer, line, strlen(line), err);
     free(line);
@@ -168,6 +170,7 @@ static pd_status print_answer(const tally *t, const pd_eval_question *question, 
     }
     for (size_t i = 0; i < 4; i++)
         free(copies[i]);
+    if (ferror(out) && out == stdout) return pd_fail(err, PD_ERR_IO, "cannot write to standard output");
     return copied ? PD_OK : pd_fail_memory(err, strlen(text), "an answer");
 }
 
@@ -264,12 +267,7 @@ static pd_status print_json(const tally *t, pd_error *err) {
         yyjson_mut_obj_add_str(doc, row, "task", t->scores.rows[at].task);
         add_score(doc, row, &t->scores.rows[at]);
     }
-    char *text = yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
-    yyjson_mut_doc_free(doc);
-    if (!text) return pd_fail_memory(err, 0, "the figures");
-    puts(text);
-    free(text);
-    return PD_OK;
+    return pd_cli_print_json(doc, "the figures", err);
 }
 
 // ---- the command ------------------------------------------------------------------------------------------

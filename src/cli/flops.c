@@ -4,7 +4,6 @@
 #include "model/geometry.h"
 
 #include <stdlib.h>
-#include <yyjson.h>
 
 static struct {
     const char *geometry, *model, *mmproj;
@@ -53,10 +52,7 @@ static pd_status count(const pd_geometry *geometry, int32_t image_tokens, const 
                        pd_error *err) {
     const pd_decoder_hyperparameters *h = &geometry->decoder;
     pd_span *spans = calloc((size_t)flags.n_images + 1, sizeof *spans);
-    if (!spans) {
-        snprintf(err->message, sizeof err->message, "out of memory");
-        return PD_ERR_MEMORY;
-    }
+    if (!spans) return pd_fail_memory(err, ((size_t)flags.n_images + 1) * sizeof *spans, "the pictures");
     // pictures first, text behind them: only the numbers of rows matter
     for (int32_t i = 0; i < flags.n_images; i++)
         spans[i] = (pd_span){i * image_tokens, image_tokens};
@@ -88,17 +84,14 @@ static pd_status geometry_of_files(pd_gguf files[2], pd_geometry *geometry, pd_e
     if (status == PD_OK) status = pd_vision_hyperparameters_read(&files[1], &geometry->vision, err);
     if (status != PD_OK) return status;
     const struct ggml_tensor *mm0 = ggml_get_tensor(files[1].tensors, "mm.0.weight");
-    if (!mm0 || mm0->ne[1] > INT32_MAX) {
-        snprintf(err->message, sizeof err->message, "%s: tensor mm.0.weight is missing or too large",
-                 flags.mmproj);
-        return PD_ERR_FORMAT;
-    }
+    if (!mm0 || mm0->ne[1] > INT32_MAX)
+        return pd_fail(err, PD_ERR_FORMAT, "%s: tensor mm.0.weight is missing or too large", flags.mmproj);
     geometry->projector_hidden = (int32_t)mm0->ne[1];
     return PD_OK;
 }
 
-static void print_json(const char *name, int32_t image_tokens, const pd_policy *policy, cost pyramid,
-                       cost dense) {
+static pd_status print_json(const char *name, int32_t image_tokens, const pd_policy *policy, cost pyramid,
+                            cost dense, pd_error *err) {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
     yyjson_mut_doc_set_root(doc, root);
@@ -116,10 +109,7 @@ static void print_json(const char *name, int32_t image_tokens, const pd_policy *
     yyjson_mut_obj_add_real(doc, root, "image_tmacs_dense", dense.image_tmacs);
     yyjson_mut_obj_add_real(doc, root, "total_tflops", pyramid.total_tflops);
     yyjson_mut_obj_add_real(doc, root, "total_tflops_dense", dense.total_tflops);
-    char *text = yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
-    if (text) puts(text);
-    free(text);
-    yyjson_mut_doc_free(doc);
+    return pd_cli_print_json(doc, "the counts", err);
 }
 
 static void print_row(const char *name, int32_t image_tokens, const pd_policy *policy, cost pyramid,
@@ -148,23 +138,18 @@ static pd_status show(const char *name, const pd_geometry *geometry, const pd_po
     const int32_t image_tokens = flags.image_tokens          ? flags.image_tokens
                                  : geometry->vision.n_layers ? pd_geometry_n_image_tokens(geometry)
                                                              : 0;
-    if ((int64_t)flags.n_images * image_tokens > 1 << 28) {
-        snprintf(err->message, sizeof err->message, "%d pictures of %d tokens are too many", flags.n_images,
-                 image_tokens);
-        return PD_ERR_ARGUMENT;
-    }
+    if ((int64_t)flags.n_images * image_tokens > 1 << 28)
+        return pd_fail(err, PD_ERR_ARGUMENT, "%d pictures of %d tokens are too many", flags.n_images,
+                       image_tokens);
     pd_policy none;
     pd_policy_none(&none);
     cost pyramid, dense;
     pd_status status = count(geometry, image_tokens, policy, &pyramid, err);
     if (status == PD_OK) status = count(geometry, image_tokens, &none, &dense, err);
     if (status != PD_OK) return status;
-    if (flags.json) {
-        print_json(name, image_tokens, policy, pyramid, dense);
-    } else {
-        print_heading();
-        print_row(name, image_tokens, policy, pyramid, dense);
-    }
+    if (flags.json) return print_json(name, image_tokens, policy, pyramid, dense, err);
+    print_heading();
+    print_row(name, image_tokens, policy, pyramid, dense);
     return PD_OK;
 }
 
@@ -212,8 +197,12 @@ int pd_cli_flops(int argc, char **argv) {
         return PD_EXIT_USAGE;
     }
     const pd_schedule_options *schedule = &pd_schedule_flags;
-    const bool scheduled =
-        schedule->layer_list || schedule->image_token_ratio_list || schedule->policy || schedule->no_drop;
+    if (flags.mmproj && !flags.model) {
+        fprintf(stderr, "pdrop flops: --mmproj wants its text model beside it, with -m\n");
+        return PD_EXIT_USAGE;
+    }
+    const bool scheduled = schedule->layer_list || schedule->image_token_ratio_list || schedule->policy ||
+                           schedule->no_drop || schedule->positions > 0;
     if (scheduled && !flags.geometry && !flags.model) {
         fprintf(stderr, "pdrop flops: a schedule wants --geometry or -m to lay it over\n");
         return PD_EXIT_USAGE;

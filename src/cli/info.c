@@ -80,7 +80,7 @@ static yyjson_mut_val *json_of_key(yyjson_mut_doc *doc, const struct gguf_contex
     return array;
 }
 
-static void print_json(const pd_gguf *file) {
+static pd_status print_json(const pd_gguf *file, pd_error *err) {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
     yyjson_mut_doc_set_root(doc, root);
@@ -103,11 +103,7 @@ static void print_json(const pd_gguf *file) {
             yyjson_mut_arr_add_int(doc, shape, t->ne[d]);
         yyjson_mut_obj_add_uint(doc, o, "bytes", ggml_nbytes(t));
     }
-    char *text =
-        yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE | YYJSON_WRITE_INF_AND_NAN_AS_NULL, NULL);
-    if (text) puts(text);
-    free(text);
-    yyjson_mut_doc_free(doc);
+    return pd_cli_print_json(doc, "the metadata", err);
 }
 
 static void print_value(yyjson_mut_doc *doc, const struct gguf_context *gguf, int64_t key) {
@@ -116,8 +112,16 @@ static void print_value(yyjson_mut_doc *doc, const struct gguf_context *gguf, in
     const yyjson_write_flag how = YYJSON_WRITE_ALLOW_INVALID_UNICODE | YYJSON_WRITE_INF_AND_NAN_AS_NULL;
     char *text = yyjson_mut_val_write(value, how, NULL);
     if (text) {
-        const size_t length = strlen(text);
-        printf("%.*s%s", WIDTH, text, length > WIDTH ? "…" : "");
+        size_t shown = strlen(text);
+        const bool cut = shown > WIDTH;
+        if (cut) { // between characters
+            shown = WIDTH;
+            while (shown > 0 && ((unsigned char)text[shown] & 0xc0) == 0x80)
+                shown--;
+            text[shown] = '\0';
+        }
+        pd_make_printable(text);
+        printf("%s%s", text, cut ? "…" : "");
     }
     free(text);
     if (gguf_get_kv_type(gguf, key) == GGUF_TYPE_ARRAY && gguf_get_arr_n(gguf, key) > SHOWN) {
@@ -187,14 +191,14 @@ int pd_cli_info(int argc, char **argv) {
     for (size_t i = 0; i < flags.files.count; i++) {
         pd_gguf file;
         pd_error err;
-        const pd_status status = pd_gguf_open(flags.files.values[i], &file, &err);
-        if (status != PD_OK) return pd_cli_report(status, &err);
-        if (flags.json) {
-            print_json(&file);
-        } else {
+        pd_status status = pd_gguf_open(flags.files.values[i], &file, &err);
+        if (status == PD_OK && flags.json) {
+            status = print_json(&file, &err);
+        } else if (status == PD_OK) {
             print_readable(&file);
         }
         pd_gguf_close(&file);
+        if (status != PD_OK) return pd_cli_report(status, &err);
     }
     return PD_EXIT_OK;
 }

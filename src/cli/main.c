@@ -74,6 +74,7 @@ static int run_command(int argc, char **argv) {
 int main(int argc, char **argv) {
     occupy_standard_streams();
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a write that fails
+    signal(SIGPIPE, SIG_IGN); // and so is a pipe that nobody reads
     const int exit_code = run_command(argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout)) && exit_code == PD_EXIT_OK) {
         fputs("pdrop: cannot write to standard output\n", stderr);

@@ -171,12 +171,7 @@ static pd_status print_json(const pd_report *report, pd_error *err) {
         add_number(doc, o, "time_ratio", run->time_ratio);
         add_number(doc, o, "step_time_ratio", run->step_time_ratio);
     }
-    char *text = yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
-    yyjson_mut_doc_free(doc);
-    if (!text) return pd_fail_memory(err, 0, "the summary");
-    puts(text);
-    free(text);
-    return PD_OK;
+    return pd_cli_print_json(doc, "the summary", err);
 }
 
 // A figure with its unit behind it, or "-".

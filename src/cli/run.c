@@ -1,10 +1,11 @@
 // pdrop run: one question, or a chat.
+#include "base/error.h"
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <yyjson.h>
 
 static struct {
     pd_strings images;
@@ -96,7 +97,7 @@ static void add_stages(yyjson_mut_doc *doc, yyjson_mut_val *root, const pd_stats
     }
 }
 
-static void print_json(pd_session *session, const char *answer) {
+static pd_status print_json(pd_session *session, const char *answer, pd_error *err) {
     const pd_stats *s = pd_session_stats(session);
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
@@ -135,11 +136,7 @@ static void print_json(pd_session *session, const char *answer) {
     yyjson_mut_obj_add_uint(doc, root, "compute_bytes", s->compute_bytes);
     yyjson_mut_obj_add_str(doc, root, "compute", pd_session_compute(session));
     yyjson_mut_obj_add_uint(doc, root, "packed_bytes", s->packed_bytes);
-    char *text = yyjson_mut_write(doc, YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
-    if (text) puts(text);
-    fflush(stdout);
-    free(text);
-    yyjson_mut_doc_free(doc);
+    return pd_cli_print_json(doc, "the answer", err);
 }
 
 // ---- one answer -------------------------------------------------------------------------------------------
@@ -168,10 +165,7 @@ static bool append(string_buffer *buffer, const char *text) {
 static pd_status answer_messages(pd_session *session, const pd_message *messages, size_t n,
                                  const pd_policy *policy, string_buffer *answer, pd_error *err) {
     answer->size = 0;
-    if (!append(answer, "")) {
-        snprintf(err->message, sizeof err->message, "out of memory");
-        return PD_ERR_MEMORY;
-    }
+    if (!append(answer, "")) return pd_fail_memory(err, 1, "an answer");
     pd_status status = pd_session_prompt(session, messages, n, err);
     pd_cli_progress_end();
     if (status != PD_OK) return status;
@@ -179,19 +173,14 @@ static pd_status answer_messages(pd_session *session, const pd_message *messages
     while ((status = pd_session_next(session, &piece, err)) == PD_OK) {
         // SentencePiece's answers begin with the space that followed "ASSISTANT:"
         if (answer->size == 0) piece += strspn(piece, " ");
-        if (!append(answer, piece)) {
-            snprintf(err->message, sizeof err->message, "out of memory");
-            return PD_ERR_MEMORY;
-        }
+        if (!append(answer, piece)) return pd_fail_memory(err, answer->size + strlen(piece), "an answer");
         if (!flags.json && (fputs(piece, stdout) == EOF || fflush(stdout) != 0)) break;
     }
     if (!flags.json) putchar('\n');
-    if (ferror(stdout) || fflush(stdout) != 0) {
-        snprintf(err->message, sizeof err->message, "cannot write the answer to standard output");
-        return PD_ERR_IO;
-    }
+    if (ferror(stdout) || fflush(stdout) != 0)
+        return pd_fail(err, PD_ERR_IO, "cannot write the answer to standard output");
     if (status == PD_DONE || status == PD_ERR_CANCELLED) {
-        if (flags.json) print_json(session, answer->text);
+        if (flags.json) PD_TRY(print_json(session, answer->text, err));
         if (flags.verbose)
             pd_cli_print_stats(stderr, pd_session_stats(session), policy, pd_session_compute(session));
     }
@@ -269,35 +258,23 @@ static void chat_undo(chat *c) {
 }
 
 static pd_status chat_load_image(chat *c, const char *path, pd_error *err) {
-    if (c->n_waiting == PD_MAX_STRINGS) {
-        snprintf(err->message, sizeof err->message, "at most %d pictures in one question", PD_MAX_STRINGS);
-        return PD_ERR_ARGUMENT;
-    }
+    if (c->n_waiting == PD_MAX_STRINGS)
+        return pd_fail(err, PD_ERR_ARGUMENT, "at most %d pictures in one question", PD_MAX_STRINGS);
     const pd_status status = pd_image_load(path, &c->waiting[c->n_waiting], err);
     if (status == PD_OK) c->n_waiting++;
     return status;
 }
 
-static void out_of_memory(pd_error *err) {
-    snprintf(err->message, sizeof err->message, "out of memory");
-}
-
 static pd_status ask(pd_session *session, chat *c, const char *question, const pd_policy *policy,
                      string_buffer *answer, pd_error *err) {
-    if (!chat_add(c, PD_ROLE_USER, question)) {
-        out_of_memory(err);
-        return PD_ERR_MEMORY;
-    }
+    if (!chat_add(c, PD_ROLE_USER, question)) return pd_fail_memory(err, strlen(question), "a question");
     const pd_status status = answer_messages(session, c->messages, c->count, policy, answer, err);
     const bool stopped_midway = status == PD_ERR_CANCELLED && answer->size > 0;
     if (status != PD_OK && !stopped_midway) {
         chat_undo(c);
         return status;
     }
-    if (!chat_add(c, PD_ROLE_ASSISTANT, answer->text)) {
-        out_of_memory(err);
-        return PD_ERR_MEMORY;
-    }
+    if (!chat_add(c, PD_ROLE_ASSISTANT, answer->text)) return pd_fail_memory(err, answer->size, "an answer");
     return status;
 }
 
@@ -336,7 +313,13 @@ static int chat_loop(pd_session *session, chat *c, const pd_policy *policy, stri
         if (terminal) fputs("> ", stderr);
         pd_cli_interruptible(NULL); // at the prompt, Ctrl-C ends the program
         ssize_t size = getline(&line, &capacity, stdin);
-        if (size < 0) break;
+        if (size < 0) {
+            if (!feof(stdin) && errno != EBADF) { // closed is empty
+                fprintf(stderr, "pdrop: standard input: cannot read: %s\n", strerror(errno));
+                exit_code = PD_EXIT_ERROR;
+            }
+            break;
+        }
         while (size > 0 && (line[size - 1] == '\n' || line[size - 1] == '\r'))
             line[--size] = '\0';
         if (size == 0) continue;

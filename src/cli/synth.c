@@ -107,8 +107,7 @@ int pd_cli_synth(int argc, char **argv) {
             pd_cli_catch_signals();
             status = write_pair(&params, prefix, path, size, &err);
         } else {
-            status = PD_ERR_MEMORY;
-            snprintf(err.message, sizeof err.message, "out of memory");
+            status = pd_fail_memory(&err, size, "a file name");
         }
         free(path);
     }

@@ -1,5 +1,5 @@
 // pdrop train: LLaVA's two phases, with the pyramid.
-#include "base/error.h"
+#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/train_log.h"
 #include "train/checkpoint.h"
@@ -165,10 +165,11 @@ static pd_status find_checkpoint(char **path, pd_error *err) {
 // Whether the pair that the run goes on with is there already.
 static bool has_scratch(void) {
     const char *const names[] = {"scratch.gguf", "scratch-mmproj.gguf"};
-    char path[4096];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const int n = snprintf(path, sizeof path, "%s/%s", params.output_dir, names[i]);
-        if (n < 0 || (size_t)n >= sizeof path || access(path, R_OK) != 0) return false;
+        char *path = pd_path_join(params.output_dir, names[i]);
+        const bool there = path && access(path, R_OK) == 0;
+        free(path);
+        if (!there) return false;
     }
     return true;
 }

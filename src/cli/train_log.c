@@ -151,15 +151,25 @@ static const char *duration(char *buffer, size_t size, double seconds) {
     return buffer;
 }
 
+// A line of the terminal, less the last column; 0: as long as it likes.
+static size_t columns(const pd_train_log *log) {
+    struct winsize window;
+    if (!log->terminal || ioctl(STDERR_FILENO, TIOCGWINSZ, &window) != 0 || window.ws_col < 2) return 0;
+    return window.ws_col - 1U;
+}
+
 static void show(pd_train_log *log, const pd_train_report *r) {
-    char left[32];
+    char left[32], line[256];
     clear_line(log);
     const double kept = r->n_image_rows > 0 ? 100.0 * r->image_rows_mean / (double)r->n_image_rows : 100.0;
-    fprintf(stderr,
-            "step %lld/%lld  loss %.4f  lr %.2e  norm %.2f  %.0f tokens/s  image %.0f %%  %.0f ms  ETA %s",
-            (long long)r->step, (long long)r->n_steps, log->mean_loss, r->learning_rate, r->gradient_norm,
-            1e3 * (double)r->n_rows / r->step_ms, kept, r->step_ms,
-            duration(left, sizeof left, log->mean_ms * 1e-3 * (double)(r->n_steps - r->step)));
+    // what is wanted most stands first, for narrow terminals
+    snprintf(line, sizeof line,
+             "step %lld/%lld  loss %.4f  ETA %s  lr %.2e  norm %.2f  %.0f tokens/s  image %.0f %%  %.0f ms",
+             (long long)r->step, (long long)r->n_steps, log->mean_loss,
+             duration(left, sizeof left, log->mean_ms * 1e-3 * (double)(r->n_steps - r->step)),
+             r->learning_rate, r->gradient_norm, 1e3 * (double)r->n_rows / r->step_ms, kept, r->step_ms);
+    if (columns(log) > 0 && columns(log) < sizeof line) line[columns(log)] = '\0';
+    fputs(line, stderr);
     log->shown = log->terminal;
     if (!log->terminal) fputc('\n', stderr);
     fflush(stderr);

@@ -5,6 +5,7 @@
 #include "eval/ask.h"
 #include "eval/scoring.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -265,7 +266,8 @@ static void add_row(yyjson_mut_doc *doc, yyjson_mut_val *rows, const char *model
     yyjson_mut_obj_add_int(doc, row, "right_held_out", score->right_held_out);
 }
 
-static pd_status write_json(column columns[N_MODELS][N_SCHEDULES], const baseline *b, pd_error *err) {
+static pd_status write_json(column columns[N_MODELS][N_SCHEDULES], const baseline *b, pd_file_writer *writer,
+                            pd_error *err) {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
     yyjson_mut_doc_set_root(doc, root);
@@ -291,19 +293,10 @@ static pd_status write_json(column columns[N_MODELS][N_SCHEDULES], const baselin
         yyjson_mut_write(doc, YYJSON_WRITE_PRETTY_TWO_SPACES | YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
     yyjson_mut_doc_free(doc);
     if (!text) return pd_fail_memory(err, 0, flags.out);
-    pd_file_writer writer;
-    pd_status status = pd_file_writer_open(flags.out, &writer, err);
-    if (status == PD_OK) {
-        status = pd_file_write(&writer, text, strlen(text), err);
-        if (status == PD_OK) status = pd_file_write(&writer, "\n", 1, err);
-        if (status == PD_OK) {
-            status = pd_file_writer_commit(&writer, err);
-        } else {
-            pd_file_writer_discard(&writer);
-        }
-    }
+    pd_status status = pd_file_write(writer, text, strlen(text), err);
+    if (status == PD_OK) status = pd_file_write(writer, "\n", 1, err);
     free(text);
-    return status;
+    return status == PD_OK ? pd_file_writer_commit(writer, err) : status;
 }
 
 // ---- the program ------------------------------------------------------------------------------------------
@@ -318,9 +311,12 @@ static pd_status run(const atomic_bool *cancel, pd_error *err) {
     PD_TRY(read_baseline(&b, err));
     snprintf(path, sizeof path, "%s/test-eval.json", flags.data);
     PD_TRY(pd_questions_read(path, &questions, err));
-    pd_status status = ask_all(&questions, cancel, columns, err);
-    if (status == PD_OK) status = write_json(columns, &b, err);
+    pd_file_writer writer; // opened before the work that is to be written
+    pd_status status = pd_file_writer_open(flags.out, &writer, err);
+    if (status == PD_OK) status = ask_all(&questions, cancel, columns, err);
     if (status == PD_OK) print_table(columns, &b);
+    if (status == PD_OK) status = write_json(columns, &b, &writer, err);
+    pd_file_writer_discard(&writer);
     for (int i = 0; i < N_MODELS * N_SCHEDULES; i++)
         pd_scores_free(&columns[i / 2][i % 2].scores);
     pd_questions_free(&questions);
@@ -332,6 +328,7 @@ int main(int argc, char **argv) {
     const pd_parsed parsed = pd_options_parse(&command, argc, argv);
     if (parsed != PD_PARSED_OK) return parsed == PD_PARSED_HELP ? PD_EXIT_OK : PD_EXIT_USAGE;
     pd_cli_cancel_on_signals(&cancel);
+    signal(SIGPIPE, SIG_IGN); // a pipe that nobody reads is a write that fails
     pd_error err;
     const pd_status status = run(&cancel, &err);
     pd_cli_progress_end();

@@ -55,7 +55,7 @@ static pd_status make_folder(const char *path, pd_error *err) {
     return pd_fail(err, PD_ERR_IO, "%s: cannot make this folder: %s", path, strerror(errno));
 }
 
-// A picture appears under its name when it is whole. It is not forced to the disk: the JSON is, at the end.
+// A picture appears under its name when it is whole. All are forced to the disk at the end, before the JSON.
 static pd_status write_picture(const char *path, const uint8_t *bytes, size_t size, pd_error *err) {
     char temporary[4200];
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
@@ -365,7 +365,10 @@ pd_status pd_dataset_write(const pd_dataset_options *options, const volatile boo
         pd_file_writer_discard(&writer);
         return status;
     }
-    if (options->out) PD_TRY(pd_file_writer_commit(&writer, err));
+    if (options->out) {
+        (void)syncfs(fileno(writer.stream)); // the pictures, before the JSON says that they are there
+        PD_TRY(pd_file_writer_commit(&writer, err));
+    }
     summary->seconds = now() - start;
     return PD_OK;
 }

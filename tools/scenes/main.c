@@ -220,7 +220,8 @@ static bool print_json(const pd_dataset_options *options, const pd_dataset_summa
                 add_row(json, rows, task, group, &table->rows[task][group]);
         }
     }
-    char *text = yyjson_mut_write(json, YYJSON_WRITE_PRETTY_TWO_SPACES, NULL);
+    char *text =
+        yyjson_mut_write(json, YYJSON_WRITE_PRETTY_TWO_SPACES | YYJSON_WRITE_ALLOW_INVALID_UNICODE, NULL);
     yyjson_mut_doc_free(json);
     if (!text) return false;
     puts(text);
@@ -276,14 +277,21 @@ static pd_status run(pd_error *err) {
     return PD_OK;
 }
 
+static void handle_signals(void) {
+    const struct sigaction action = {.sa_handler = on_signal};
+    struct sigaction hangup; // under nohup it stays ignored
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a write that fails
+    signal(SIGPIPE, SIG_IGN); // and so is a pipe that nobody reads
+}
+
 int main(int argc, char **argv) {
     const pd_parsed parsed = pd_options_parse(&command, argc, argv);
     if (parsed != PD_PARSED_OK) return parsed == PD_PARSED_HELP ? PD_EXIT_OK : PD_EXIT_USAGE;
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
-    signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a write that fails
+    handle_signals();
     pd_error err;
     const pd_status status = run(&err);
     if (status == PD_ERR_CANCELLED) {
