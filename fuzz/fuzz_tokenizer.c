@@ -4,8 +4,8 @@
 // "<image>".
 #include "check.h"
 
+#include "base/utf8.h"
 #include "text/conversation.h"
-#include "text/utf8.h"
 #include "vocabulary.h"
 
 #include <stdio.h>

@@ -7,11 +7,11 @@
 
 #include <cmocka.h>
 
+#include "base/utf8.h"
 #include "golden_files.h"
 #include "text/conversation.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer.h"
-#include "text/utf8.h"
 
 #include <math.h>
 #include <pthread.h>

@@ -2,7 +2,7 @@
 
 #include "text/pretokenizer.h"
 
-#include "text/utf8.h"
+#include "base/utf8.h"
 
 #include <pcre2.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-#include "text/utf8.h"
+#include "base/utf8.h"
 
 size_t pd_utf8_look(const uint8_t *bytes, size_t size, size_t *length) {
     const uint8_t lead = bytes[0];
