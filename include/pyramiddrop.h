@@ -265,7 +265,8 @@ typedef struct pd_message {
 // again.
 PD_API pd_status pd_session_prompt(pd_session *session, const pd_message *messages, size_t n_messages,
                                    pd_error *err);
-// The same without a template: token ids with PD_IMAGE_TOKEN where each picture stands, in order.
+// The same without a template: token ids with PD_IMAGE_TOKEN where each picture stands, in order. Where a
+// picture stands last, its last token asks, and is ranked as the others are.
 PD_API pd_status pd_session_prompt_tokens(pd_session *session, const int32_t *tokens, size_t n_tokens,
                                           pd_image *const *images, size_t n_images, pd_error *err);
 // The next piece of the answer: whole UTF-8 characters, maybe none (""), owned by the session until the next

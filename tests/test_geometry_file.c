@@ -377,7 +377,8 @@ static void test_unsupported(void **state) {
     char *grid = replace(text, "\"rope_theta\"",
                          "\"image_aspect_ratio\": \"anyres\", \"image_grid_pinpoints\": "
                          "[[4096, 262144]], \"rope_theta\"");
-    assert_bad_text(grid, PD_ERR_UNSUPPORTED, ": image_grid_pinpoints[0]: expected at most 67108864 pixels");
+    assert_bad_text(grid, PD_ERR_UNSUPPORTED,
+                    ": image_grid_pinpoints[0]: expected at most 63 tiles and 67108864 pixels");
     free(grid);
     free(text);
 }

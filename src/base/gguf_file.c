@@ -3,6 +3,7 @@
 #include "base/ggml_log.h"
 
 #include <float.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,15 +139,16 @@ pd_status pd_gguf_get_u32(const pd_gguf *gguf, const char *key, bool required, u
         break;
     case GGUF_TYPE_UINT64: {
         const uint64_t wide = gguf_get_val_u64(gguf->gguf, id);
-        number = wide > UINT32_MAX ? -1 : (int64_t)wide;
+        number = wide > INT64_MAX ? INT64_MAX : (int64_t)wide;
         break;
     }
     default:
         return wrong_type(gguf, key, id, "an integer", err);
     }
     if (number < 0 || number > UINT32_MAX) {
-        return pd_fail(err, PD_ERR_FORMAT, "%s: metadata key %s: expected an integer in 0..%u", gguf->path,
-                       key, UINT32_MAX);
+        return pd_fail(err, PD_ERR_FORMAT,
+                       "%s: metadata key %s: expected an integer in 0..%u, found %" PRId64, gguf->path, key,
+                       UINT32_MAX, number);
     }
     *value = (uint32_t)number;
     return PD_OK;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert((int)PD_MAX_GRID_TILES == PD_MAX_TILES - 1, "one tile is the whole picture");
+
 pd_preprocess_params pd_encode_preprocess_params(const pd_vision_hyperparameters *h,
                                                  pd_aspect_ratio aspect_ratio) {
     pd_preprocess_params params = {.image_size = h->image_size,
@@ -143,10 +145,6 @@ pd_status pd_encode_image(pd_encode_job *job, const pd_image *image, pd_image_fe
                           pd_error *err) {
     *features = (pd_image_features){0};
     const pd_preprocess_params params = pd_encode_preprocess_params(&job->weights->h, job->aspect_ratio);
-    if (job->aspect_ratio == PD_ASPECT_ANYRES && params.n_pinpoints == 0) {
-        return pd_fail(err, PD_ERR_ARGUMENT,
-                       "image_aspect_ratio anyres: expected an mmproj with clip.vision.image_grid_pinpoints");
-    }
     pd_tiles tiles;
     const double start = pd_now_ms();
     PD_TRY(pd_preprocess(image, &params, &tiles, err));

@@ -13,25 +13,25 @@ typedef struct {
     pd_prefill_job *job;
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
-    pd_lowered *lowered;           // NULL: `graph` is computed itself
-    pd_selection *selections;      // [n_stages], [0] unused
-    struct ggml_tensor *tokens;    // i32 [n_rows]
-    struct ggml_tensor **features; // [n_images]: f32 [n_embd, count]
-    struct ggml_tensor *positions; // i32 [n_rows] of the first stage
-    struct ggml_tensor **masks;    // [n_stages]: f16 [n_rows, n_rows], shared by stages of equal size
-    struct ggml_tensor **selected; // [n_stages]: i32 [n_rows of the stage]; NULL where nothing is dropped
-    struct ggml_tensor *logits;    // f32 [n_vocab, 1]
-    pd_mark *marks;                // a layer each; for a ranking two: its keys, and its gathered rows
+    pd_lowered *lowered;            // NULL: `graph` is computed itself
+    pd_selection *selections;       // [n_stages], [0] unused
+    struct ggml_tensor *tokens;     // i32 [n_rows]
+    struct ggml_tensor *features;   // f32 [n_embd, all pictures' rows]; NULL: no picture
+    struct ggml_tensor *image_rows; // i64: the rows that they are
+    struct ggml_tensor *positions;  // i32 [n_rows] of the first stage
+    struct ggml_tensor **masks;     // [n_stages]: f16 [n_rows, n_rows], shared by stages of equal size
+    struct ggml_tensor **selected;  // [n_stages]: i32 [n_rows of the stage]; NULL where nothing is dropped
+    struct ggml_tensor *logits;     // f32 [n_vocab, 1]
+    pd_mark *marks;                 // a layer each; for a ranking two: its keys, and its gathered rows
     size_t n_marks;
 } prefill;
 
-// Rough but safe: tensors a layer, a ranking and an image add to the context.
-enum { TENSORS_PER_LAYER = 64, TENSORS_PER_STAGE = 48, TENSORS_PER_IMAGE = 4, TENSORS_EXTRA = 64 };
+// Rough but safe: tensors a layer and a ranking add to the context.
+enum { TENSORS_PER_LAYER = 64, TENSORS_PER_STAGE = 48, TENSORS_EXTRA = 64 };
 
 static size_t graph_size(const pd_prefill_job *job) {
     return TENSORS_EXTRA + TENSORS_PER_LAYER * (size_t)job->weights->h.n_layers +
-           TENSORS_PER_STAGE * (size_t)job->schedule->n_stages +
-           TENSORS_PER_IMAGE * (size_t)job->rows->n_images;
+           TENSORS_PER_STAGE * (size_t)job->schedule->n_stages;
 }
 
 static void prefill_free(prefill *p) {
@@ -40,7 +40,6 @@ static void prefill_free(prefill *p) {
             pd_selection_free(&p->selections[s]);
     }
     free(p->selections);
-    free(p->features);
     free(p->masks);
     free(p->selected);
     free(p->marks);
@@ -50,16 +49,15 @@ static void prefill_free(prefill *p) {
 
 static pd_status prefill_init(prefill *p, pd_prefill_job *job, pd_error *err) {
     *p = (prefill){.job = job};
-    const size_t n_stages = (size_t)job->schedule->n_stages, n_images = (size_t)job->rows->n_images;
+    const size_t n_stages = (size_t)job->schedule->n_stages;
     const size_t size = graph_size(job);
     const size_t bytes = size * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
     p->ctx = ggml_init((struct ggml_init_params){.mem_size = bytes, .mem_buffer = NULL, .no_alloc = true});
     p->selections = calloc(n_stages, sizeof *p->selections);
-    p->features = calloc(n_images + 1, sizeof *p->features);
     p->masks = calloc(n_stages, sizeof *p->masks);
     p->selected = calloc(n_stages, sizeof *p->selected);
     p->marks = calloc((size_t)job->weights->h.n_layers + 2 * n_stages + 1, sizeof *p->marks);
-    if (!p->ctx || !p->selections || !p->features || !p->masks || !p->selected || !p->marks) {
+    if (!p->ctx || !p->selections || !p->masks || !p->selected || !p->marks) {
         return pd_fail_memory(err, bytes, "the prefill graph");
     }
     p->graph = ggml_new_graph_custom(p->ctx, size, false);
@@ -78,17 +76,35 @@ static void mark(prefill *p, const struct ggml_tensor *node) {
     p->marks[p->n_marks++].node = node;
 }
 
-// Text rows from the embedding table, with each image's features laid over its span.
+static int32_t count_image_rows(const pd_prompt_rows *rows) {
+    int32_t n = 0;
+    for (int32_t i = 0; i < rows->n_images; i++)
+        n += rows->images[i].count;
+    return n;
+}
+
+// Text rows from the embedding table, with the images' features laid over theirs.
 static struct ggml_tensor *embed(prefill *p) {
     const pd_prompt_rows *rows = p->job->rows;
+    const int32_t n_image_rows = count_image_rows(rows);
     p->tokens = input(ggml_new_tensor_1d(p->ctx, GGML_TYPE_I32, rows->n_rows));
     struct ggml_tensor *x = ggml_get_rows(p->ctx, p->job->weights->token_embedding, p->tokens);
+    if (n_image_rows == 0) return x;
+    p->features = input(ggml_new_tensor_2d(p->ctx, GGML_TYPE_F32, x->ne[0], n_image_rows));
+    p->image_rows = input(ggml_new_tensor_1d(p->ctx, GGML_TYPE_I64, n_image_rows));
+    return ggml_set_rows(p->ctx, x, p->features, p->image_rows); // [n_embd, n_rows]
+}
+
+static void set_features(prefill *p) {
+    const pd_prompt_rows *rows = p->job->rows;
+    int64_t at = 0;
     for (int32_t i = 0; i < rows->n_images; i++) {
-        p->features[i] = input(ggml_new_tensor_2d(p->ctx, GGML_TYPE_F32, x->ne[0], rows->images[i].count));
-        x = ggml_set_2d_inplace(p->ctx, x, p->features[i], x->nb[1],
-                                (size_t)rows->images[i].start * x->nb[1]);
+        const pd_span *image = &rows->images[i];
+        ggml_backend_tensor_set(p->features, rows->features[i], (size_t)at * p->features->nb[1],
+                                (size_t)image->count * p->features->nb[1]);
+        for (int64_t row = image->start; row < image->start + image->count; row++, at++)
+            ggml_backend_tensor_set(p->image_rows, &row, (size_t)at * sizeof row, sizeof row);
     }
-    return x; // [n_embd, n_rows]
 }
 
 static void add_masks(prefill *p) {
@@ -201,9 +217,7 @@ static pd_status set_inputs(prefill *p, pd_error *err) {
     for (size_t i = 0; i < n; i++)
         numbers[i] = (int32_t)i;
     ggml_backend_tensor_set(p->positions, numbers, 0, n * sizeof *numbers);
-    for (int32_t i = 0; i < rows->n_images; i++) {
-        ggml_backend_tensor_set(p->features[i], rows->features[i], 0, ggml_nbytes(p->features[i]));
-    }
+    set_features(p);
     for (int32_t s = 1; s < job->schedule->n_stages; s++) {
         if (!p->selected[s] || pd_schedule_ranks(job->policy, job->schedule, s)) continue;
         if (job->policy->scorer == PD_SCORER_RANDOM) {

@@ -137,6 +137,11 @@ static pd_status check_length(const pd_session *session, size_t n_tokens, pd_ima
     const pd_preprocess_params params =
         pd_encode_preprocess_params(&session->model->weights.vision.h, session->aspect_ratio);
     size_t n_rows = n_tokens;
+    if (n_images > 0 && session->aspect_ratio == PD_ASPECT_ANYRES && params.n_pinpoints == 0)
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "image_aspect_ratio anyres: %s has no clip.vision.image_grid_pinpoints (expected a "
+                       "LLaVA-NeXT mmproj)",
+                       session->model->weights.vision_file.path);
     for (size_t i = 0; i < n_images; i++) {
         pd_tile_layout layout;
         PD_TRY(pd_tile_layout_of_size(&params, pd_image_width(images[i]), pd_image_height(images[i]), &layout,

@@ -29,7 +29,7 @@ static pd_status check_params(const pd_session_params *params, pd_error *err) {
     PD_TRY(check_range("aspect_ratio", params->aspect_ratio, PD_ASPECT_AUTO, PD_ASPECT_SQUARE, err));
     PD_TRY(check_range("n_ctx", params->n_ctx, 0, 1 << 24, err));
     PD_TRY(check_range("n_predict", params->n_predict, -1, INT32_MAX, err));
-    PD_TRY(check_range("n_threads", params->n_threads, 0, 512, err));
+    PD_TRY(check_range("n_threads", params->n_threads, 0, PD_MOST_THREADS, err));
     return check_range("repeat_last_n", params->repeat_last_n, 0, INT32_MAX, err);
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include <unistd.h>
 
 static pthread_once_t load_once = PTHREAD_ONCE_INIT;
 
@@ -50,9 +51,10 @@ static bool cancelled(void *user) {
 
 static int32_t count_cores(void) {
     cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
-    const int count = CPU_COUNT(&allowed);
-    return count > 0 ? count : 1;
+    const long count = sched_getaffinity(0, sizeof allowed, &allowed) == 0
+                           ? CPU_COUNT(&allowed)
+                           : sysconf(_SC_NPROCESSORS_ONLN); // more CPUs than the set has room for
+    return count < 1 ? 1 : count < PD_MOST_THREADS ? (int32_t)count : PD_MOST_THREADS;
 }
 
 pd_status pd_backend_create(ggml_backend_dev_t device, int32_t n_threads, atomic_bool *cancel,

@@ -10,6 +10,8 @@
 // Loads ggml's backends once per process and finds device `name` (NULL: the CPU). PD_ERR_ARGUMENT lists the
 // names.
 pd_status pd_device_find(const char *name, ggml_backend_dev_t *device, pd_error *err);
+enum { PD_MOST_THREADS = 512 };
+
 // The CPU device; NULL when ggml has no CPU backend installed.
 ggml_backend_dev_t pd_device_cpu(void);
 

@@ -257,8 +257,8 @@ static pd_status read_vision(const place *at, yyjson_val *object, pd_geometry_fi
         {"num_attention_heads", INTEGER, &h->n_heads, 1, 1024, NULL, true},
         {"layer_norm_eps", REAL, &h->epsilon, 0, 1, NULL, true},
         {"hidden_act", CHOICE, &activation, 0, 0, activations, true},
-        {"image_mean", REALS, h->mean, -1000, 1000, NULL, false},
-        {"image_std", REALS, h->std, 1e-6, 1000, NULL, false},
+        {"image_mean", REALS, h->mean, 0, 1, NULL, false},
+        {"image_std", REALS, h->std, (double)PD_LEAST_STD, (double)PD_MOST_STD, NULL, false},
         {"initializer_range", REAL, &file->initializer.vision_range, 1e-6, 1, NULL, false},
         {"position_initializer_range", REAL, &file->initializer.position_range, 1e-6, 1, NULL, false},
         {"initializer_factor", REAL, &file->initializer.vision_factor, 1e-3, 1000, NULL, false},
@@ -354,10 +354,11 @@ static pd_status read_pinpoint(const place *at, yyjson_val *pair, size_t index,
         }
         h->pinpoints[index][j] = (int32_t)side;
     }
-    if ((int64_t)h->pinpoints[index][0] * h->pinpoints[index][1] > PD_MAX_GRID_PIXELS) {
-        return pd_fail(at->err, PD_ERR_UNSUPPORTED,
-                       "%s: image_grid_pinpoints[%zu]: expected at most %d pixels, found %d x %d", at->path,
-                       index, PD_MAX_GRID_PIXELS, h->pinpoints[index][0], h->pinpoints[index][1]);
+    if (!pd_vision_grid_fits(h, h->pinpoints[index])) {
+        return pd_fail(
+            at->err, PD_ERR_UNSUPPORTED,
+            "%s: image_grid_pinpoints[%zu]: expected at most %d tiles and %d pixels, found %d x %d", at->path,
+            index, PD_MAX_GRID_TILES, PD_MAX_GRID_PIXELS, h->pinpoints[index][0], h->pinpoints[index][1]);
     }
     return PD_OK;
 }

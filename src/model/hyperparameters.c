@@ -44,8 +44,8 @@ static pd_status read_rope(const pd_gguf *gguf, pd_decoder_hyperparameters *h, p
     PD_TRY(read_int(gguf, prefix, "rope.dimension_count", false, 2, h->head_dim, &h->rope_dim, err));
     if (h->rope_dim % 2 != 0) {
         return pd_fail(err, PD_ERR_FORMAT,
-                       "%s: metadata key %s.rope.dimension_count: expected an even number", gguf->path,
-                       prefix);
+                       "%s: metadata key %s.rope.dimension_count: expected an even number, found %d",
+                       gguf->path, prefix, h->rope_dim);
     }
     h->rope_base = 10000.0F;
     PD_TRY(read_float(gguf, prefix, "rope.freq_base", false, 1.0F, 1e12F, &h->rope_base, err));
@@ -53,6 +53,11 @@ static pd_status read_rope(const pd_gguf *gguf, pd_decoder_hyperparameters *h, p
     PD_TRY(read_float(gguf, prefix, "rope.scale_linear", false, 1e-3F, 1e6F, &h->rope_factor, err));
     PD_TRY(read_float(gguf, prefix, "rope.scaling.factor", false, 0.0F, 1e6F, &h->rope_factor, err));
     if (h->rope_factor == 0.0F) h->rope_factor = 1.0F; // as llama.cpp reads a zero
+    if (h->rope_factor < 1e-3F) {
+        return pd_fail(err, PD_ERR_FORMAT,
+                       "%s: metadata key %s.rope.scaling.factor: expected at least 0.001, found %g",
+                       gguf->path, prefix, (double)h->rope_factor);
+    }
     const char *scaling = h->rope_factor == 1.0F ? "none" : "linear";
     char key[128];
     PD_TRY(
@@ -119,8 +124,15 @@ pd_status pd_decoder_hyperparameters_read(const pd_gguf *gguf, pd_decoder_hyperp
             gguf->path, prefix, h->n_heads, h->n_kv_heads);
     }
     h->head_dim = h->n_embd / h->n_heads;
-    const bool head_dim_needed = h->n_embd % h->n_heads != 0 || h->head_dim < 2;
-    PD_TRY(read_int(gguf, prefix, "attention.key_length", head_dim_needed, 2, 4096, &h->head_dim, err));
+    const bool head_dim_needed = h->n_embd % h->n_heads != 0;
+    PD_TRY(read_int(gguf, prefix, "attention.key_length", head_dim_needed, 1, INT32_MAX, &h->head_dim, err));
+    if (h->head_dim < 2 || h->head_dim > 4096 || h->head_dim % 2 != 0) {
+        return pd_fail(
+            err, PD_ERR_FORMAT,
+            "%s: the size of a head (metadata key %s.attention.key_length, else embedding_length / "
+            "attention.head_count): expected an even number from 2 to 4096, found %d",
+            gguf->path, prefix, h->head_dim);
+    }
     int32_t value_dim = h->head_dim;
     PD_TRY(read_int(gguf, prefix, "attention.value_length", false, 1, 4096, &value_dim, err));
     if (value_dim != h->head_dim) {
@@ -146,8 +158,9 @@ pd_status pd_decoder_hyperparameters_read(const pd_gguf *gguf, pd_decoder_hyperp
     return PD_OK;
 }
 
-static pd_status read_pixel_statistics(const pd_gguf *gguf, const char *key, float *values, bool positive,
-                                       pd_error *err) {
+// Three numbers from `low` to `high`.
+static pd_status read_pixel_statistics(const pd_gguf *gguf, const char *key, float *values, float low,
+                                       float high, pd_error *err) {
     const void *data;
     size_t count;
     PD_TRY(pd_gguf_get_array(gguf, key, true, GGUF_TYPE_FLOAT32, &data, &count, err));
@@ -157,9 +170,10 @@ static pd_status read_pixel_statistics(const pd_gguf *gguf, const char *key, flo
     }
     memcpy(values, data, 3 * sizeof(float));
     for (int i = 0; i < 3; i++) {
-        if (!isfinite(values[i]) || (positive && values[i] <= 0.0F)) {
-            return pd_fail(err, PD_ERR_FORMAT, "%s: metadata key %s: expected %s numbers, found %g",
-                           gguf->path, key, positive ? "positive" : "finite", (double)values[i]);
+        if (!(values[i] >= low && values[i] <= high)) {
+            return pd_fail(err, PD_ERR_FORMAT,
+                           "%s: metadata key %s: expected numbers from %g to %g, found %g", gguf->path, key,
+                           (double)low, (double)high, (double)values[i]);
         }
     }
     return PD_OK;
@@ -187,10 +201,11 @@ static pd_status read_pinpoints(const pd_gguf *gguf, pd_vision_hyperparameters *
         }
         h->pinpoints[i / 2][i % 2] = numbers[i];
         // tiles are held as floats, all at once
-        if (i % 2 == 1 && (int64_t)numbers[i - 1] * numbers[i] > PD_MAX_GRID_PIXELS) {
-            return pd_fail(err, PD_ERR_UNSUPPORTED,
-                           "%s: metadata key %s: expected grids of at most %d pixels, found %d x %d",
-                           gguf->path, key, PD_MAX_GRID_PIXELS, numbers[i - 1], numbers[i]);
+        if (i % 2 == 1 && !pd_vision_grid_fits(h, h->pinpoints[i / 2])) {
+            return pd_fail(
+                err, PD_ERR_UNSUPPORTED,
+                "%s: metadata key %s: expected grids of at most %d tiles and %d pixels, found %d x %d",
+                gguf->path, key, PD_MAX_GRID_TILES, PD_MAX_GRID_PIXELS, numbers[i - 1], numbers[i]);
         }
     }
     h->n_pinpoints = (int32_t)(count / 2);
@@ -223,8 +238,8 @@ static pd_status read_feature_layer(const pd_gguf *gguf, pd_vision_hyperparamete
         memcpy(&layer, data, sizeof layer);
         if (layer < 0) layer += h->n_layers + 1; // counted from the end, where the input is number 0
         if (layer < 1 || layer > h->n_layers) {
-            return pd_fail(err, PD_ERR_FORMAT, "%s: metadata key %s: expected a layer in 1..%d", gguf->path,
-                           key, h->n_layers);
+            return pd_fail(err, PD_ERR_FORMAT, "%s: metadata key %s: expected a layer in 1..%d, found %d",
+                           gguf->path, key, h->n_layers, layer);
         }
         h->n_layers_run = layer;
     }
@@ -278,8 +293,8 @@ pd_status pd_vision_hyperparameters_read(const pd_gguf *gguf, pd_vision_hyperpar
     PD_TRY(pd_gguf_get_bool(gguf, "clip.use_silu", false, &use_silu, err));
     if (use_silu) return pd_fail(err, PD_ERR_UNSUPPORTED, "%s: clip.use_silu is not supported", gguf->path);
     h->exact_gelu = use_gelu;
-    PD_TRY(read_pixel_statistics(gguf, "clip.vision.image_mean", h->mean, false, err));
-    PD_TRY(read_pixel_statistics(gguf, "clip.vision.image_std", h->std, true, err));
+    PD_TRY(read_pixel_statistics(gguf, "clip.vision.image_mean", h->mean, 0.0F, 1.0F, err));
+    PD_TRY(read_pixel_statistics(gguf, "clip.vision.image_std", h->std, PD_LEAST_STD, PD_MOST_STD, err));
     PD_TRY(read_pinpoints(gguf, h, err));
     const char *merge = "flat";
     PD_TRY(pd_gguf_get_string(gguf, "clip.vision.mm_patch_merge_type", false, &merge, err));
@@ -292,6 +307,11 @@ pd_status pd_vision_hyperparameters_read(const pd_gguf *gguf, pd_vision_hyperpar
             gguf->path, merge);
     }
     return PD_OK;
+}
+
+bool pd_vision_grid_fits(const pd_vision_hyperparameters *h, const int32_t pinpoint[2]) {
+    const int64_t side = h->image_size, width = pinpoint[0], height = pinpoint[1];
+    return (width / side) * (height / side) <= PD_MAX_GRID_TILES && width * height <= PD_MAX_GRID_PIXELS;
 }
 
 int32_t pd_vision_n_patches(const pd_vision_hyperparameters *h) {

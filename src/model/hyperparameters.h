@@ -22,7 +22,7 @@ typedef struct pd_decoder_hyperparameters {
     int32_t rope_dim;
     float rope_base;
     pd_rope_scaling rope_scaling;
-    float rope_factor;           // ≥ 1: how far the context was stretched
+    float rope_factor;           // how far the context was stretched
     int32_t rope_original_ctx;   // YaRN
     float yarn_attention_factor; // YaRN: multiplies the magnitude ggml gives
     float yarn_beta_fast, yarn_beta_slow;
@@ -30,7 +30,9 @@ typedef struct pd_decoder_hyperparameters {
 
 pd_status pd_decoder_hyperparameters_read(const pd_gguf *gguf, pd_decoder_hyperparameters *h, pd_error *err);
 
-enum { PD_MAX_PINPOINTS = 64, PD_MAX_GRID_PIXELS = 1 << 26 };
+enum { PD_MAX_PINPOINTS = 64, PD_MAX_GRID_TILES = 63, PD_MAX_GRID_PIXELS = 1 << 26 };
+#define PD_LEAST_STD 1e-6F
+#define PD_MOST_STD  1e3F
 
 // The vision tower (CLIP ViT) and the projector (mlp2x_gelu).
 typedef struct pd_vision_hyperparameters {
@@ -52,5 +54,7 @@ typedef struct pd_vision_hyperparameters {
 
 pd_status pd_vision_hyperparameters_read(const pd_gguf *gguf, pd_vision_hyperparameters *h, pd_error *err);
 
+// Whether a grid of this width and height has few enough tiles and pixels.
+bool pd_vision_grid_fits(const pd_vision_hyperparameters *h, const int32_t pinpoint[2]);
 // How many patches a tile has.
 int32_t pd_vision_n_patches(const pd_vision_hyperparameters *h);

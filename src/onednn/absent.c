@@ -91,8 +91,18 @@ void pd_small_products_free(pd_small_products *products) {
     free(products);
 }
 
+static bool are_alike(const pd_small_shape *a, const pd_small_shape *b) {
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->a_stride_m == b->a_stride_m &&
+           a->a_stride_k == b->a_stride_k && a->b_stride_k == b->b_stride_k &&
+           a->b_stride_n == b->b_stride_n && a->c_stride_m == b->c_stride_m && a->accumulate == b->accumulate;
+}
+
 pd_status pd_small_product_get(pd_small_products *products, const pd_small_shape *shape,
                                const pd_small_product **product, pd_error *err) {
+    for (size_t i = 0; i < products->n_made; i++) {
+        *product = products->made[i];
+        if (are_alike(&products->made[i]->shape, shape)) return PD_OK;
+    }
     if (products->n_made == products->capacity) {
         const size_t capacity = products->capacity ? 2 * products->capacity : 64;
         pd_small_product **grown = realloc(products->made, capacity * sizeof(pd_small_product *));

@@ -1,11 +1,11 @@
 #include "onednn/attention.h"
 
+#include "base/tasks.h"
 #include "onednn/clones.h"
 #include "onednn/rows.h"
 #include "onednn/softmax.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,12 +31,6 @@ typedef struct pd_attention_product {
     const pd_gemm *values; // += [rows, keys] × [keys, value_dim]
 } pd_attention_product;
 
-// Tasks 0, 1, … for whoever comes; the last to leave makes it ready for the next time.
-typedef struct pd_attention_queue {
-    atomic_llong next;
-    atomic_int left;
-} pd_attention_queue;
-
 struct pd_attention_plan {
     pd_attention_shape shape;
     int64_t strip, block; // query rows
@@ -53,7 +47,7 @@ struct pd_attention_plan {
     // A worker's tile.
     size_t queries_at, scores_at, shares_at, results_at, maxima_at, sums_at, tile_bytes;
     size_t panel_bytes, scratch_bytes;
-    pd_attention_queue packing, running;
+    pd_tasks packing, running;
 };
 
 static int64_t min_of(int64_t a, int64_t b) {
@@ -66,16 +60,6 @@ static int64_t divide_up(int64_t a, int64_t b) {
 
 static size_t aligned(size_t bytes) {
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-}
-
-static int64_t take(pd_attention_queue *queue) {
-    return atomic_fetch_add_explicit(&queue->next, 1, memory_order_relaxed);
-}
-
-static void leave(pd_attention_queue *queue, int nth) {
-    if (atomic_fetch_add(&queue->left, 1) != nth - 1) return;
-    atomic_store(&queue->next, 0);
-    atomic_store(&queue->left, 0);
 }
 
 // ---- The plan ----
@@ -441,14 +425,14 @@ void pd_attention_pack(pd_attention_plan *a, pd_worker *worker, const void *k, c
     const int64_t n_strips = a->shape.masked ? a->n_strips : 0;
     const int64_t n_tasks = n_strips + a->shape.n_kv_heads * a->n_units;
     unsigned char *summary = (unsigned char *)packed + a->summary_at;
-    for (int64_t task; (task = take(&a->packing)) < n_tasks;) {
+    for (int64_t task; (task = pd_tasks_take(&a->packing)) < n_tasks;) {
         if (task < n_strips) {
             summarise_mask(a, mask, task, summary + task * a->n_units);
         } else {
             pack_unit(a, worker, k, v, packed, task - n_strips);
         }
     }
-    leave(&a->packing, nth);
+    pd_tasks_leave(&a->packing, nth);
 }
 
 // ---- Running ----
@@ -589,7 +573,7 @@ void pd_attention_run(pd_attention_plan *a, pd_worker *worker, const float *q, c
     const int64_t n_heads = a->shape.n_heads, n_tasks = a->n_blocks * n_heads;
     // Under a causal mask the last rows see most keys. The largest tasks go first, so that all threads end
     // together.
-    for (int64_t task; (task = take(&a->running)) < n_tasks;)
+    for (int64_t task; (task = pd_tasks_take(&a->running)) < n_tasks;)
         attend_block(a, worker, task % n_heads, a->n_blocks - 1 - task / n_heads, q, packed, mask, out);
-    leave(&a->running, nth);
+    pd_tasks_leave(&a->running, nth);
 }

@@ -206,14 +206,18 @@ static bool is_cancelled(const pd_lower_params *params) {
     return params->cancel && atomic_load_explicit(params->cancel, memory_order_relaxed);
 }
 
-static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *graph,
-                                   const pd_lower_params *params, pd_worker *workers, pd_error *err) {
-    pd_error lack = {0};
-    // Another session may be packing, which takes a while.
+// Takes the store's lock. Another session may be packing, which takes a while.
+static pd_status lock_store(pd_lowering *lowering, const pd_lower_params *params, pd_error *err) {
     while (pthread_mutex_trylock(&lowering->store.mutex) != 0) {
         if (is_cancelled(params)) return pd_fail(err, PD_ERR_CANCELLED, "cancelled");
         nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
     }
+    return PD_OK;
+}
+
+static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *graph,
+                                   const pd_lower_params *params, pd_worker *workers, pd_error *err) {
+    pd_error lack = {0};
     pd_status status = pack(lowering, graph, params, workers, &lack);
     if (status != PD_OK) pd_store_drop_empty(&lowering->store, lowering->cache);
     if (status == PD_ERR_MEMORY && !lowering->params.strict) {
@@ -223,7 +227,6 @@ static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *gr
             lack.message);
         status = PD_OK;
     }
-    pthread_mutex_unlock(&lowering->store.mutex);
     return status == PD_OK ? PD_OK : pd_fail(err, status, "%s", lack.message);
 }
 
@@ -308,21 +311,13 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
     return s->node;
 }
 
-static const pd_packed *find_packed(pd_lowering *lowering, const struct ggml_tensor *node,
-                                    pd_number_kind kind) {
-    if (!wants_packing(node, kind)) return NULL;
-    pthread_mutex_lock(&lowering->store.mutex);
-    const pd_packed *found = pd_store_find(&lowering->store, node->src[0], kind);
-    pthread_mutex_unlock(&lowering->store.mutex);
-    return found;
-}
-
 // `sum`: the node that adds the product to what is there, and becomes the one that computes it; NULL: none.
 static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor *sum,
                                pd_error *err) {
     pd_lowering *lowering = lowered->lowering;
     const pd_number_kind kind = kind_of(lowering, node);
-    const pd_packed *packed = find_packed(lowering, node, kind);
+    const pd_packed *packed =
+        wants_packing(node, kind) ? pd_store_find(&lowering->store, node->src[0], kind) : NULL;
     if (pd_number_is_integer(kind) && !packed) return PD_OK; // there was no memory for it
     pd_product *product;
     const pd_status status =
@@ -466,11 +461,15 @@ pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lo
     if (!lowered) return pd_fail_memory(err, sizeof *lowered, "a lowered graph");
     pd_status status = lowered_init(lowered, lowering, graph, params, err);
     const int64_t start = ggml_time_us();
-    if (status == PD_OK) status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
-    lowered->pack_ms = (double)(ggml_time_us() - start) * 1e-3;
-    if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
-    if (status == PD_OK) status = rewrite_sums(lowered, graph, err);
-    if (status == PD_OK) status = rewrite_products(lowered, graph, err);
+    if (status == PD_OK) status = lock_store(lowering, params, err);
+    if (status == PD_OK) {
+        status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
+        lowered->pack_ms = (double)(ggml_time_us() - start) * 1e-3;
+        if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
+        if (status == PD_OK) status = rewrite_sums(lowered, graph, err);
+        if (status == PD_OK) status = rewrite_products(lowered, graph, err); // they look into the store
+        pthread_mutex_unlock(&lowering->store.mutex);
+    }
     if (status != PD_OK) {
         pd_lowered_free(lowered);
         return status;

@@ -35,8 +35,9 @@ pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *sourc
     packed->n_groups = (packed->k + packed->group - 1) / packed->group;
     packed->n_panels = pd_panel_count(packed->n);
     if (kind == PD_NUMBER_INT16) {
-        packed->panel_bytes =
-            pd_int16_panel_bytes(packed->k, packed->n_panels > 1 ? PD_PANEL_MOST : packed->n);
+        const int64_t first = pd_panel_columns(packed->n, 0),
+                      last = pd_panel_columns(packed->n, packed->n_panels - 1);
+        packed->panel_bytes = pd_int16_panel_bytes(packed->k, first > last ? first : last);
         *out = packed;
         return PD_OK;
     }
@@ -69,23 +70,25 @@ void pd_packed_free(pd_gemm_cache *cache, pd_packed *packed) {
     free(packed);
 }
 
-static size_t side_numbers(const pd_packed *packed) {
+static size_t count_scales(const pd_packed *packed) {
     return pd_number_is_integer(packed->kind) ? (size_t)(packed->n_groups * packed->n) : 0;
 }
 
+static size_t count_sums(const pd_packed *packed) {
+    return packed->kind == PD_NUMBER_INT8 ? count_scales(packed) : 0;
+}
+
 size_t pd_packed_bytes(const pd_packed *packed) {
-    return packed->panel_bytes * (size_t)packed->n_panels +
-           side_numbers(packed) * (sizeof(float) + sizeof(int32_t));
+    return packed->panel_bytes * (size_t)packed->n_panels + count_scales(packed) * sizeof(float) +
+           count_sums(packed) * sizeof(int32_t);
 }
 
 pd_status pd_packed_allocate(pd_packed *packed, pd_error *err) {
     packed->data = pd_aligned_alloc(packed->panel_bytes * (size_t)packed->n_panels);
-    const size_t n = side_numbers(packed);
-    if (n > 0) {
-        packed->scales = malloc(n * sizeof *packed->scales);
-        packed->sums = malloc(n * sizeof *packed->sums);
-    }
-    if (!packed->data || (n > 0 && (!packed->scales || !packed->sums))) {
+    const size_t n_scales = count_scales(packed), n_sums = count_sums(packed);
+    if (n_scales > 0) packed->scales = malloc(n_scales * sizeof *packed->scales);
+    if (n_sums > 0) packed->sums = malloc(n_sums * sizeof *packed->sums);
+    if (!packed->data || (n_scales > 0 && !packed->scales) || (n_sums > 0 && !packed->sums)) {
         free(packed->data);
         free(packed->scales);
         free(packed->sums);
@@ -97,11 +100,13 @@ pd_status pd_packed_allocate(pd_packed *packed, pd_error *err) {
     return PD_OK;
 }
 
-// A row in f32, then the panel's columns in the packed kind, plain; and a column's scales and sums.
+// A row in f32, then the panel's columns in the packed kind, plain (of int16 one); and a column's scales and
+// sums.
 size_t pd_packed_worker_bytes(const pd_packed *packed) {
     const size_t k = (size_t)packed->k, n_groups = (size_t)packed->n_groups;
+    const size_t columns = packed->kind == PD_NUMBER_INT16 ? 1 : PD_PANEL_MOST;
     return k * sizeof(float) + n_groups * (sizeof(float) + sizeof(int32_t)) +
-           k * PD_PANEL_MOST * pd_number_bytes(packed->kind);
+           k * columns * pd_number_bytes(packed->kind);
 }
 
 const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t group) {

@@ -41,7 +41,7 @@ typedef struct pd_packed {
     size_t block_bytes, panel_bytes;
     unsigned char *data; // [n_panels][n_groups] blocks; int16: [n_panels], as int16.h has them
     float *scales;       // integers: [n_groups][n]
-    int32_t *sums;       // int8: [n_groups][n]
+    int32_t *sums;       // int8: [n_groups][n]; else NULL
     bool ready;
     atomic_int next_panel; // while packing
 } pd_packed;

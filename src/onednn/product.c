@@ -1,5 +1,6 @@
 #include "onednn/product.h"
 
+#include "base/tasks.h"
 #include "onednn/int16.h"
 
 #include <stdlib.h>
@@ -30,7 +31,7 @@ struct pd_product {
     pd_activations activations;
     const pd_gemm *gemms[8]; // [last chunk + 2 · narrow panel + 4 · short group]
     size_t scratch_bytes;
-    atomic_int next_task, finished;
+    pd_tasks tasks;
 };
 
 static int64_t ceiling(int64_t a, int64_t b) {
@@ -311,14 +312,7 @@ static void run_task(const pd_product *p, pd_worker *worker, int64_t index, cons
 
 void pd_product_run(pd_product *p, pd_worker *worker, const struct ggml_tensor *weights, const void *source,
                     struct ggml_tensor *destination, int nth) {
-    for (;;) {
-        const int index = atomic_fetch_add(&p->next_task, 1);
-        if (index >= p->n_tasks) break;
+    for (int64_t index; (index = pd_tasks_take(&p->tasks)) < p->n_tasks;)
         run_task(p, worker, index, weights, source, destination);
-    }
-    // The last to leave sets the counters back; all have left before anyone comes again.
-    if (atomic_fetch_add(&p->finished, 1) + 1 == nth) {
-        atomic_store(&p->finished, 0);
-        atomic_store(&p->next_task, 0);
-    }
+    pd_tasks_leave(&p->tasks, nth);
 }

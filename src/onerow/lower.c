@@ -1,34 +1,19 @@
 #include "onerow/lower.h"
 
+#include "base/tasks.h"
 #include "onerow/attention.h"
 #include "onerow/products.h"
 
 #include <ggml-backend.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 // Rows of a product that a thread takes at a time: some microseconds of work.
 enum { ROWS_AT_ONCE = 32 };
 
-// Tasks that the threads of a node take in turn. Who leaves last makes it ready for the next run.
-typedef struct {
-    atomic_int next, left;
-} task_queue;
-
-static bool take(task_queue *queue, int n_tasks, int nth, int *task) {
-    *task = atomic_fetch_add(&queue->next, 1);
-    if (*task < n_tasks) return true;
-    if (atomic_fetch_add(&queue->left, 1) + 1 == nth) {
-        atomic_store(&queue->left, 0);
-        atomic_store(&queue->next, 0);
-    }
-    return false;
-}
-
 typedef struct {
     pd_onerow *lowered;
-    task_queue queue;
+    pd_tasks tasks;
     pd_onerow_attention attention;
 } step;
 
@@ -55,28 +40,27 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
     const struct ggml_tensor *weights = node->src[0];
     char *activations = s->lowered->activations + (size_t)ith * s->lowered->activation_bytes;
     const int64_t n_rows = weights->ne[1];
-    const int n_tasks = (int)((n_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE);
-    int task, next;
-    bool more = take(&s->queue, n_tasks, nth, &task);
+    int64_t first = pd_tasks_take(&s->tasks) * ROWS_AT_ONCE;
     // each thread converts for itself: that is shorter than to wait for another
-    if (more) pd_onerow_quantise(node->src[1]->data, activations, weights->ne[0]);
-    while (more) {
-        more = take(&s->queue, n_tasks, nth, &next);
-        const int64_t first = (int64_t)task * ROWS_AT_ONCE;
+    if (first < n_rows) pd_onerow_quantise(node->src[1]->data, activations, weights->ne[0]);
+    while (first < n_rows) {
+        const int64_t next = pd_tasks_take(&s->tasks) * ROWS_AT_ONCE;
         const int64_t end = first + ROWS_AT_ONCE < n_rows ? first + ROWS_AT_ONCE : n_rows;
         pd_onerow_multiply(weights->type, weights->data, weights->nb[1], activations, weights->ne[0], first,
-                           end, more ? (int64_t)next * ROWS_AT_ONCE : first, node->data);
-        task = next;
+                           end, next < n_rows ? next : first, node->data);
+        first = next;
     }
+    pd_tasks_leave(&s->tasks, nth);
 }
 
 static void run_attention(struct ggml_tensor *node, int ith, int nth, void *user) {
     (void)ith;
     step *s = user;
     const struct ggml_tensor *mask = node->src[3];
-    for (int task; take(&s->queue, (int)s->attention.n_chunks, nth, &task);)
+    for (int64_t task; (task = pd_tasks_take(&s->tasks)) < s->attention.n_chunks;)
         pd_onerow_attention_run(&s->attention, node->src[0]->data, node->src[1]->data, node->src[2]->data,
                                 mask ? mask->data : NULL, task, node->data);
+    pd_tasks_leave(&s->tasks, nth);
 }
 
 static void merge_attention(struct ggml_tensor *node, int ith, int nth, void *user) {

@@ -1,5 +1,6 @@
 #include "train/attention.h"
 
+#include "base/tasks.h"
 #include "onednn/clones.h"
 #include "onednn/softmax.h"
 #include "train/custom.h"
@@ -34,7 +35,7 @@ struct pd_packed_attention {
     int32_t head_dim, n_heads, n_kv_heads, n_threads, most_blocks;
     block_products *blocks; // [most_blocks + 1], by the number of key blocks
     scratch *scratches;     // [n_threads]
-    pd_task_counter tasks;
+    pd_tasks tasks;
 };
 
 static int32_t blocks_of(int32_t rows) {
@@ -229,14 +230,14 @@ static void run_forward(struct ggml_tensor *out, int thread, int n_threads, void
     const int64_t d = a->head_dim, q_stride = d * a->n_heads, k_stride = d * a->n_kv_heads;
     const int32_t group = a->n_heads / a->n_kv_heads;
     const float scale = 1.0F / sqrtf((float)d);
-    for (int32_t task; (task = pd_next_task(&a->tasks)) < a->n * a->n_kv_heads;) {
-        const int32_t sequence = task / a->n_kv_heads, kv_head = task % a->n_kv_heads;
+    for (int64_t task; (task = pd_tasks_take(&a->tasks)) < a->n * a->n_kv_heads;) {
+        const int64_t sequence = task / a->n_kv_heads, kv_head = task % a->n_kv_heads;
         const int64_t start = a->starts[sequence];
         const int32_t rows = a->starts[sequence + 1] - a->starts[sequence];
         const int64_t padded = (int64_t)blocks_of(rows) * BLOCK;
         gather_head(k + start * k_stride + kv_head * d, k_stride, rows, padded, d, 1.0F, s->k);
         gather_head(v + start * k_stride + kv_head * d, k_stride, rows, padded, d, 1.0F, s->v);
-        for (int32_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
             const int64_t at = start * q_stride + head * d;
             gather_head(q + at, q_stride, rows, padded, d, scale, s->q);
             forward(a, s, thread, rows);
@@ -257,8 +258,8 @@ static void run_backward(struct ggml_tensor *out, int thread, int n_threads, voi
     const int64_t d = a->head_dim, q_stride = d * a->n_heads, k_stride = d * a->n_kv_heads;
     const int32_t group = a->n_heads / a->n_kv_heads;
     const float scale = 1.0F / sqrtf((float)d);
-    for (int32_t task; (task = pd_next_task(&a->tasks)) < a->n * a->n_kv_heads;) {
-        const int32_t sequence = task / a->n_kv_heads, kv_head = task % a->n_kv_heads;
+    for (int64_t task; (task = pd_tasks_take(&a->tasks)) < a->n * a->n_kv_heads;) {
+        const int64_t sequence = task / a->n_kv_heads, kv_head = task % a->n_kv_heads;
         const int64_t start = a->starts[sequence], k_at = start * k_stride + kv_head * d;
         const int32_t rows = a->starts[sequence + 1] - a->starts[sequence];
         const int64_t padded = (int64_t)blocks_of(rows) * BLOCK;
@@ -266,7 +267,7 @@ static void run_backward(struct ggml_tensor *out, int thread, int n_threads, voi
         gather_head(v + k_at, k_stride, rows, padded, d, 1.0F, s->v);
         memset(s->d_k, 0, (size_t)(padded * d) * sizeof(float));
         memset(s->d_v, 0, (size_t)(padded * d) * sizeof(float));
-        for (int32_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
             const int64_t at = start * q_stride + head * d;
             gather_head(q + at, q_stride, rows, padded, d, scale, s->q);
             gather_head(d_out + at, q_stride, rows, padded, d, 1.0F, s->d_out);

@@ -1,8 +1,7 @@
-// Custom graph nodes: whose they are, and how their threads share tasks.
+// Custom graph nodes: whose they are, and how their threads share rows.
 #pragma once
 
 #include <ggml.h>
-#include <stdatomic.h>
 #include <string.h>
 
 // ggml keeps a custom node's function first in its parameters.
@@ -21,22 +20,6 @@ static inline void *pd_custom_user(const struct ggml_tensor *node) {
     } params;
     memcpy(&params, node->op_params, sizeof params);
     return params.user;
-}
-
-// Hands out tasks 0 … n − 1 to the threads of one node at a time. Zeroed at first; the last thread to leave
-// makes it ready for the next computation.
-typedef struct pd_task_counter {
-    atomic_int next, left;
-} pd_task_counter;
-
-static inline int32_t pd_next_task(pd_task_counter *counter) {
-    return atomic_fetch_add(&counter->next, 1);
-}
-
-static inline void pd_tasks_leave(pd_task_counter *counter, int n_threads) {
-    if (atomic_fetch_add(&counter->left, 1) + 1 < n_threads) return;
-    atomic_store(&counter->left, 0);
-    atomic_store(&counter->next, 0);
 }
 
 // Items first … last − 1 of n are thread's share.
