@@ -1,6 +1,7 @@
 #include "onednn/lowering.h"
 
 #include "base/memory.h"
+#include "base/rewrite.h"
 #include "onednn/pattern.h"
 #include "onednn/product.h"
 #include "onednn/store.h"
@@ -9,7 +10,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 struct pd_lowering {
@@ -279,19 +279,16 @@ static pd_status reserve_workers(pd_lowered *lowered, size_t scratch, size_t pan
     return PD_OK;
 }
 
-static struct ggml_tensor *custom(pd_lowered *lowered, enum ggml_type type, int64_t size,
-                                  struct ggml_tensor **sources, int n_sources, ggml_custom_op_t run,
-                                  step *s) {
-    return ggml_custom_4d(lowered->ctx, type, size, 1, 1, 1, sources, n_sources, run, GGML_N_TASKS_MAX, s);
+// A node of so many bytes.
+static struct ggml_tensor *custom(pd_lowered *lowered, int64_t size, struct ggml_tensor **sources,
+                                  int n_sources, ggml_custom_op_t run, step *s) {
+    return ggml_custom_4d(lowered->ctx, GGML_TYPE_I8, size, 1, 1, 1, sources, n_sources, run,
+                          GGML_N_TASKS_MAX, s);
 }
 
-// Makes `node` a custom one with these sources; its shape, place and name stay.
 static void rewrite(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor **sources,
                     int n_sources, ggml_custom_op_t run, step *s) {
-    const struct ggml_tensor *model = custom(lowered, GGML_TYPE_F32, 1, sources, n_sources, run, s);
-    node->op = model->op;
-    memcpy(node->op_params, model->op_params, sizeof node->op_params);
-    memcpy(node->src, model->src, sizeof node->src);
+    pd_rewrite_node(lowered->ctx, node, sources, n_sources, run, s);
     lowered->n_lowered++;
 }
 
@@ -306,8 +303,7 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
     }
     step *s = add_step(lowered);
     s->activations = plan;
-    s->node = custom(lowered, GGML_TYPE_I8, (int64_t)pd_activations_bytes(plan) + LINE, &source, 1,
-                     run_activations, s);
+    s->node = custom(lowered, (int64_t)pd_activations_bytes(plan) + LINE, &source, 1, run_activations, s);
     return s->node;
 }
 
@@ -370,9 +366,8 @@ static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
     pd_attention_worker_bytes(plan, &scratch, &panel, &tile);
     PD_TRY(reserve_workers(lowered, scratch, panel, tile, err));
     struct ggml_tensor *packed_sources[3] = {match->k, match->v, match->mask};
-    struct ggml_tensor *packed =
-        custom(lowered, GGML_TYPE_I8, (int64_t)pd_attention_packed_bytes(plan) + LINE, packed_sources,
-               match->mask ? 3 : 2, run_attention_pack, s);
+    struct ggml_tensor *packed = custom(lowered, (int64_t)pd_attention_packed_bytes(plan) + LINE,
+                                        packed_sources, match->mask ? 3 : 2, run_attention_pack, s);
     struct ggml_tensor *sources[3] = {match->q, packed, match->mask};
     rewrite(lowered, match->result, sources, match->mask ? 3 : 2, run_attention, s);
     for (int i = 0; i < match->n_inner; i++)

@@ -1,12 +1,12 @@
 #include "onerow/lower.h"
 
+#include "base/rewrite.h"
 #include "base/tasks.h"
 #include "onerow/attention.h"
 #include "onerow/products.h"
 
 #include <ggml-backend.h>
 #include <stdlib.h>
-#include <string.h>
 
 // Rows of a product that a thread takes at a time: some microseconds of work.
 enum { ROWS_AT_ONCE = 32 };
@@ -70,14 +70,9 @@ static void merge_attention(struct ggml_tensor *node, int ith, int nth, void *us
                               node->data);
 }
 
-// Makes `node` a custom one with these sources; its shape, place and name stay.
 static void rewrite(pd_onerow *lowered, struct ggml_tensor *node, struct ggml_tensor **sources, int n_sources,
                     ggml_custom_op_t run, step *s) {
-    const struct ggml_tensor *model =
-        ggml_custom_4d(lowered->ctx, GGML_TYPE_F32, 1, 1, 1, 1, sources, n_sources, run, GGML_N_TASKS_MAX, s);
-    node->op = model->op;
-    memcpy(node->op_params, model->op_params, sizeof node->op_params);
-    memcpy(node->src, model->src, sizeof node->src);
+    pd_rewrite_node(lowered->ctx, node, sources, n_sources, run, s);
     lowered->n_lowered++;
 }
 
