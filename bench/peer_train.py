@@ -11,7 +11,7 @@ tests/golden/train_reference.py on a tiny model.
 
 What it computes is docs/algorithm.md with compact positions. It is written as fast as eager PyTorch allows: all samples have one
 length, so nothing is padded; attention is scaled_dot_product_attention with its causal flag; ranking makes one query row a
-sample; the output head runs for the rows that predict a label only; AdamW and clipping are the fused ones.
+sample; the last layer's queries and FFN, and the output head, run for the rows that predict a label only; AdamW and clipping are the fused ones.
 """
 
 import argparse
@@ -103,6 +103,22 @@ def rank(layer, rows, cos, sin, end, first, n_image, n_kept):
     return torch.cat((rest[:, :first], best, rest[:, first + n_image :]), dim=1)
 
 
+def last_layer(layer, rows, cos, sin, end):
+    """What `layer` makes of rows end ... -2, which predict a label: [batch, n - end - 1, embd]."""
+    attention = layer.self_attn
+    n = rows.shape[1]
+    normed = layer.input_layernorm(rows)
+    query = heads(attention.q_proj(normed[:, end:-1]), attention.head_dim)
+    keys, values = (heads(project(normed), attention.head_dim) for project in (attention.k_proj, attention.v_proj))
+    cos, sin = cos[:, None].to(keys.dtype), sin[:, None].to(keys.dtype)
+    query = query * cos[:, :, end:-1] + rotate_half(query) * sin[:, :, end:-1]
+    keys = keys * cos + rotate_half(keys) * sin
+    seen = torch.ones(n, n, dtype=torch.bool, device=rows.device).tril()[end:-1]
+    out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=seen, enable_gqa=True)
+    rows = rows[:, end:-1] + attention.o_proj(out.transpose(1, 2).flatten(2))
+    return rows + layer.mlp(layer.post_attention_layernorm(rows))
+
+
 def batch_loss(model, batch, drops):
     """Mean cross-entropy over the labels, and the rows of every stage.
 
@@ -124,9 +140,10 @@ def batch_loss(model, batch, drops):
             n_image = n_kept
             n_rows.append(rows.shape[1])
             cos, sin = cos[:, : rows.shape[1]], sin[:, : rows.shape[1]]  # the live rows are renumbered
-        rows = layer(rows, attention_mask=None, position_embeddings=(cos, sin))
-    end = first + n_image + n_read - 1
-    logits = model.language_model.lm_head(decoder.norm(rows[:, end:-1]))
+        if index + 1 < len(decoder.layers):
+            rows = layer(rows, attention_mask=None, position_embeddings=(cos, sin))
+    rows = last_layer(decoder.layers[-1], rows, cos, sin, first + n_image + n_read - 1)
+    logits = model.language_model.lm_head(decoder.norm(rows))
     return functional.cross_entropy(logits.float().flatten(0, 1), after[:, n_read:].flatten()), n_rows
 
 

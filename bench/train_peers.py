@@ -43,11 +43,8 @@ class Contestant:
         self.ms, self.cpu_ms, self.result, self.child, self.failure = [], [], None, None, None
 
     def start(self):
-        environment = dict(os.environ, OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "passive"))
         with open(self.log_path, "w", errors="replace") as log:
-            self.child = start(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
-            )
+            self.child = start(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self.line()
 
     def line(self):

@@ -395,7 +395,8 @@ int main(int argc, char **argv) {
             printf(", %.2f times faster; %d nodes lowered; worst gradient off by %.2g",
                    contestants[0].best_ms / contestants[i].best_ms, pd_lowered_count(contestants[i].lowered),
                    difference);
-            if (!(difference <= kinds[i].tolerance)) good = false;
+            if (!(difference <= kinds[i].tolerance) || pd_lowered_count(contestants[i].lowered) == 0)
+                good = false;
         }
         putchar('\n');
     }

@@ -12,6 +12,10 @@ fail() {
     exit 1
 }
 
+# The list of what `make install` wrote is what `make uninstall` reads.
+manifest=$build/install_manifest.txt
+[ ! -e "$manifest" ] || cp "$manifest" "$scratch/manifest"
+trap 'if [ -e "$scratch/manifest" ]; then cp "$scratch/manifest" "$manifest"; else rm -f "$manifest"; fi; rm -rf "$scratch"' EXIT
 DESTDIR=$scratch/root cmake --install "$build" >"$scratch/log" || { cat "$scratch/log"; fail 'cmake --install failed'; }
 one() { find "$scratch/root" -path "*/$1" | grep . || fail "$1 is not installed"; }
 header=$(one include/pyramiddrop.h)

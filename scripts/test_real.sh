@@ -32,5 +32,6 @@ fi
 [ -x "$build/test_real" ] || { echo "test_real: $build/test_real is not built" >&2; exit 1; }
 echo "test_real: $gguf"
 "$build/test_real" "$gguf"
+PD_TEST_SMOLLM2=$gguf "$build/tests/test_text"
 # What the compute types cost, on a few thousand tokens of prose; there is none to cost without oneDNN.
 [ ! -x "$build/test_compute" ] || "$build/test_compute" "$gguf" docs/algorithm.md docs/architecture.md

@@ -8,7 +8,7 @@ shift
 cd "$(dirname "$0")/.."
 if [ $# = 0 ]; then
     for program in "$build"/tests/test_*; do
-        case $program in *'*' | *.*) ;; *) [ -x "$program" ] && set -- "$@" "${program##*/test_}" ;; esac
+        case ${program##*/} in *'*' | *.*) ;; *) [ -x "$program" ] && set -- "$@" "${program##*/test_}" ;; esac
     done
 fi
 [ $# != 0 ] || { echo "valgrind: there are no tests in $build/tests" >&2; exit 1; }

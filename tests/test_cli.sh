@@ -274,10 +274,46 @@ mkdir folder
 expect 1 'folder: cannot create: a folder' $evaluate --question-file questions.json --answers-file folder
 checks=$((checks + 1))
 { "$pdrop" $evaluate --question-file questions.json --answers-file piped.jsonl -v 2>err; echo $? >code; } | true
-[ "$(cat code)" != 141 ] || fail "pdrop eval: killed by the end of its pipe"
+judge 1 'standard output' "$(cat code)" 'eval into a pipe that nobody reads'
 no_leftovers . 'eval into a pipe that nobody reads'
 expect 1 'nowhere/a.jsonl: cannot create' $evaluate --question-file questions.json --answers-file nowhere/a.jsonl
 expect 1 'the prompt is too long' $evaluate -c 64 --question-file questions.json
+
+# ---- chats ------------------------------------------------------------------------------------------------------
+
+# chats TEXT ARGUMENT...: a conversation from a pipe.
+chats() {
+    checks=$((checks + 1))
+    text=$1
+    shift
+    printf "$text" | "$pdrop" $ask "$@" >out 2>err
+    code=$?
+}
+chats 'what\nand now\n/stats\n/clear\nwhat\n/exit\nnever asked\n'
+[ $code = 0 ] && [ "$(wc -l <out)" = 3 ] || fail 'a chat: expected three answers'
+[ "$(sed -n 1p out)" = "$(sed -n 3p out)" ] || fail 'a chat: expected the first answer again after /clear'
+chats 'what\n/stats\nand now\n/stats\n'
+awk '/^total / { rows[++n] = $2 } END { exit !(n == 2 && rows[2] > rows[1] + 3) }' err ||
+    fail 'a chat: expected two tables of /stats, and all that was said in the second prompt'
+succeeds $ask --image tile.png -p 'what'
+alone=$(cat out)
+chats '/image tile.png\nwhat\n'
+[ $code = 0 ] && [ "$(cat out)" = "$alone" ] || fail 'a chat: /image FILE is not --image FILE'
+chats '/image absent.png\nwhat\n'
+judge 1 'absent.png: cannot open' $code 'a chat with a picture that is not there'
+[ ! -s out ] || fail 'a chat with a picture that is not there: expected no answer'
+succeeds $ask -p what
+greedy=$(cat out)
+succeeds $ask -p what --temp 1 --top-k 1
+[ "$(cat out)" = "$greedy" ] || fail '--top-k 1: expected the greedy answer'
+succeeds $ask -p what --temp 5 -s 1 -n 8
+drawn=$(cat out)
+succeeds $ask -p what --temp 5 -s 1 -n 8
+[ "$(cat out)" = "$drawn" ] || fail '--seed: expected the same answer again'
+succeeds $ask -p what --temp 5 -s 2 -n 8
+[ "$(cat out)" != "$drawn" ] || fail '--seed: expected another answer'
+succeeds $ask -p what --system 'Say no.'
+[ "$(cat out)" != "$greedy" ] || fail '--system: expected it to matter'
 
 # ---- Ctrl-C -----------------------------------------------------------------------------------------------------
 
@@ -313,10 +349,16 @@ succeeds synth tiny-next -q # of a longer context
 pid=$!
 wait_for test -s out
 interrupt 'decoding' 20
+# Prefill shows nothing before it ends: sooner and sooner, until it is met.
 head -c 6500 long_prompt >prompt
-"$pdrop" run -m tiny-next.gguf -t 1 --attn eager --ignore-eos -p "$(cat prompt)" >out 2>err </dev/null &
-pid=$!
-sleep 0.4
+for moment in 0.4 0.2 0.1 0.05; do
+    "$pdrop" run -m tiny-next.gguf -t 1 --attn eager --ignore-eos -p "$(cat prompt)" >out 2>err </dev/null &
+    pid=$!
+    sleep $moment
+    [ -s out ] || break
+    kill -KILL $pid
+    wait $pid
+done
 interrupt 'prefill' 20
 [ ! -s out ] || fail "prefill: it was over before the signal"
 

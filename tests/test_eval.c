@@ -302,6 +302,11 @@ static void test_stops(void **state) {
     assert_true(status == PD_ERR_CANCELLED ||
                 (status == PD_OK && h.n == N_QUESTIONS)); // all had been answered
     forget(&h);
+    atomic_store(&cancel, false);
+    h = (heard){.stop_after = 3, .cancel = &cancel};
+    assert_int_equal(ask(model, &q, 1, &h, &err), PD_ERR_CANCELLED); // one at a time: they had not
+    assert_true(h.n < N_QUESTIONS);
+    forget(&h);
     pd_questions_free(&q);
     assert_int_equal(parse("{\"id\":\"x y\",\"image\":\"absent.png\",\"text\":\"a\"}\n", &q, &err), PD_OK);
     h = (heard){0};

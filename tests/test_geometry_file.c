@@ -1,6 +1,7 @@
 // Geometry files: what they say, how wrong ones are refused, and the pair that a training from scratch begins
 // with: its shapes, its random numbers, and that it loads and runs.
 #include "damaged_pair.h"
+#include "errors.h"
 
 #include "model/synth.h"
 
@@ -738,10 +739,10 @@ static float deviation_of(const char *tensor_name, const pd_initializer *initial
 static void test_range_of_positions(void **state) {
     (void)state;
     pd_initializer initializer = {.vision_range = 0.02F, .vision_factor = 2.0F, .n_vision_layers = 4};
-    assert_float_equal(deviation_of("v.position_embd.weight", &initializer), 0.04, 1e-8);
+    assert_near(deviation_of("v.position_embd.weight", &initializer), 0.04, 1e-8);
     initializer.position_range = 0.3F;
-    assert_float_equal(deviation_of("v.position_embd.weight", &initializer), 0.6, 1e-7);
-    assert_float_equal(deviation_of("v.patch_embd.weight", &initializer), 0.04, 1e-8);
+    assert_near(deviation_of("v.position_embd.weight", &initializer), 0.6, 1e-7);
+    assert_near(deviation_of("v.patch_embd.weight", &initializer), 0.04, 1e-8);
 }
 
 int main(void) {

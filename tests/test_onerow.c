@@ -1,5 +1,6 @@
 // The kernels for one row: products against ggml's own and against exact sums, attention against the formula
 // in f64, and a whole answer of a quantised model against ggml's.
+#include "engine/session.h"
 #include "model/backend.h"
 #include "model/synth.h"
 #include "onerow/attention.h"
@@ -391,6 +392,8 @@ static void run_answer(const char *model_path, pd_compute_type compute_type, pd_
         assert_int_equal(count, N_VOCAB);
         memcpy(a->logits[step], logits, sizeof a->logits[step]);
     }
+    const bool own_kernels = compute_type != PD_COMPUTE_GGML;
+    assert_true(own_kernels == (session->step.lowered && pd_onerow_count(session->step.lowered) > 0));
     pd_session_free(session);
     pd_model_free(model);
 }
@@ -413,7 +416,9 @@ static double distance(const answer *a, const answer *b, int n) {
 static void test_answer(void **state) {
     (void)state;
     if (!pd_onerow_available()) skip();
-    char directory[] = "/tmp/pyramiddrop-onerow.XXXXXX", model[64];
+    const char *parent = getenv("TMPDIR");
+    char directory[256], model[300];
+    snprintf(directory, sizeof directory, "%.200s/pd_test_onerow_XXXXXX", parent ? parent : P_tmpdir);
     assert_non_null(mkdtemp(directory));
     snprintf(model, sizeof model, "%s/m.gguf", directory);
     pd_synth_params params = {.type = GGML_TYPE_Q4_K, .vision_type = GGML_TYPE_F16, .seed = 3};

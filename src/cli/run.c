@@ -278,16 +278,13 @@ static pd_status ask(pd_session *session, chat *c, const char *question, const p
     return status;
 }
 
-// A line that begins with "/". False: leave the chat.
-static bool chat_command(chat *c, pd_session *session, const char *line, const pd_policy *policy) {
-    pd_error err;
-    if (strcmp(line, "/exit") == 0 || strcmp(line, "/quit") == 0) return false;
+// A line that begins with "/". PD_DONE: leave the chat.
+static pd_status chat_command(chat *c, pd_session *session, const char *line, const pd_policy *policy,
+                              pd_error *err) {
+    if (strcmp(line, "/exit") == 0 || strcmp(line, "/quit") == 0) return PD_DONE;
     if (strncmp(line, "/image ", 7) == 0) {
-        if (chat_load_image(c, line + 7, &err) == PD_OK) {
-            fprintf(stderr, "%s goes with the next question\n", line + 7);
-        } else {
-            fprintf(stderr, "pdrop: %s\n", err.message);
-        }
+        PD_TRY(chat_load_image(c, line + 7, err));
+        fprintf(stderr, "%s goes with the next question\n", line + 7);
     } else if (strcmp(line, "/clear") == 0) {
         chat_clear(c);
         fputs("the conversation is empty\n", stderr);
@@ -300,7 +297,7 @@ static bool chat_command(chat *c, pd_session *session, const char *line, const p
               "/exit         leave (or Ctrl-D)\n",
               stderr);
     }
-    return true;
+    return PD_OK;
 }
 
 static int chat_loop(pd_session *session, chat *c, const pd_policy *policy, string_buffer *answer) {
@@ -323,13 +320,15 @@ static int chat_loop(pd_session *session, chat *c, const pd_policy *policy, stri
         while (size > 0 && (line[size - 1] == '\n' || line[size - 1] == '\r'))
             line[--size] = '\0';
         if (size == 0) continue;
-        if (line[0] == '/') {
-            if (!chat_command(c, session, line, policy)) break;
-            continue;
-        }
-        pd_cli_interruptible(session);
         pd_error err;
-        const pd_status status = ask(session, c, line, policy, answer, &err);
+        pd_status status;
+        if (line[0] == '/') {
+            status = chat_command(c, session, line, policy, &err);
+            if (status == PD_DONE) break;
+        } else {
+            pd_cli_interruptible(session);
+            status = ask(session, c, line, policy, answer, &err);
+        }
         if (status != PD_OK) {
             exit_code = pd_cli_report(status, &err);
             if (!terminal) break;

@@ -4,7 +4,6 @@
 #include "engine/encode.h"
 #include "train/checkpoint.h"
 #include "train/loader.h"
-#include "train/optimizer.h"
 #include "train/output_folder.h"
 #include "train/step.h"
 
@@ -402,20 +401,13 @@ static pd_status add_gradients(trainer *t, double n_labels, double *sums, pd_err
     return PD_OK;
 }
 
-static pd_status optimise(trainer *t, pd_error *err) {
-    const pd_train_params *p = t->params;
-    const double factor = pd_rate_factor(p->lr_scheduler_type, t->run.step, t->n_warmup, t->n_steps);
+pd_adamw_params pd_train_adamw(const pd_train_params *p, int64_t step, int64_t n_warmup, int64_t n_steps,
+                               double norm) {
+    const double factor = pd_rate_factor(p->lr_scheduler_type, step, n_warmup, n_steps);
     const float projector = p->mm_projector_lr > 0.0F ? p->mm_projector_lr : p->learning_rate,
                 tower = p->mm_vision_tower_lr > 0.0F ? p->mm_vision_tower_lr : p->learning_rate;
-    double norm = 0.0;
-    PD_TRY(pd_optimizer_gradient_norm(t->optimizer, &norm, err));
-    if (!isfinite(t->report.loss) || !isfinite(norm))
-        return pd_fail(err, PD_ERR_BACKEND,
-                       "step %lld: the loss is %g and its gradient's norm %g; expected numbers (the last "
-                       "checkpoint stays)",
-                       (long long)t->run.step + 1, t->report.loss, norm);
     const bool clips = p->max_grad_norm > 0.0F;
-    const pd_adamw_params adamw = {
+    return (pd_adamw_params){
         .beta1 = p->adam_beta1,
         .beta2 = p->adam_beta2,
         .epsilon = p->adam_epsilon,
@@ -423,7 +415,18 @@ static pd_status optimise(trainer *t, pd_error *err) {
         .learning_rates = {(float)(factor * (double)p->learning_rate), (float)(factor * (double)projector),
                            (float)(factor * (double)tower)},
         .gradient_scale = clips ? (float)fmin(1.0, (double)p->max_grad_norm / (norm + 1e-6)) : 1.0F,
-        .step = t->run.step + 1};
+        .step = step + 1};
+}
+
+static pd_status optimise(trainer *t, pd_error *err) {
+    double norm = 0.0;
+    PD_TRY(pd_optimizer_gradient_norm(t->optimizer, &norm, err));
+    if (!isfinite(t->report.loss) || !isfinite(norm))
+        return pd_fail(err, PD_ERR_BACKEND,
+                       "step %lld: the loss is %g and its gradient's norm %g; expected numbers (the last "
+                       "checkpoint stays)",
+                       (long long)t->run.step + 1, t->report.loss, norm);
+    const pd_adamw_params adamw = pd_train_adamw(t->params, t->run.step, t->n_warmup, t->n_steps, norm);
     PD_TRY(pd_optimizer_step(t->optimizer, &adamw, err));
     t->report.learning_rate = (double)adamw.learning_rates[PD_GROUP_DECODER];
     t->report.gradient_norm = norm;

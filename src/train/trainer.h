@@ -3,6 +3,7 @@
 #pragma once
 
 #include "train/learning_rate.h"
+#include "train/optimizer.h"
 #include "train/parameters.h"
 #include "train/ranks.h"
 
@@ -78,6 +79,10 @@ struct pd_train_report {
     const char *compute; // what computes the products
     size_t graph_bytes;  // the largest step's memory
 };
+
+// AdamW's settings of step `step` (from 0) of n_steps, whose gradients have this norm.
+pd_adamw_params pd_train_adamw(const pd_train_params *params, int64_t step, int64_t n_warmup, int64_t n_steps,
+                               double norm);
 
 // LLaVA-1.5's settings of its second phase.
 void pd_train_params_default(pd_train_params *params);
