@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pd_session_params_default(&params, sizeof params);
     params.n_threads = 1;
     params.n_ctx = 256;
-    run_pair(text.path, n_text < size ? mmproj.path : NULL, &params);
+    run_pair(text.path, n_text < size ? mmproj.path : NULL, PD_COMPUTE_AUTO, &params);
     fclose(mmproj.stream);
     fclose(text.stream);
     return 0;

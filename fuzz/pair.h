@@ -68,13 +68,14 @@ static inline void run_session(pd_model *model, const pd_session_params *params)
 }
 
 // Loads the pair (mmproj_path may be NULL) and, where it loads, runs it.
-static inline void run_pair(const char *model_path, const char *mmproj_path,
+static inline void run_pair(const char *model_path, const char *mmproj_path, pd_compute_type compute,
                             const pd_session_params *params) {
     pd_error err = {0};
     pd_model_params mp;
     pd_model_params_default(&mp, sizeof mp);
     mp.model_path = model_path;
     mp.mmproj_path = mmproj_path;
+    mp.compute = compute;
     pd_model *model;
     const pd_status status = pd_model_load(&mp, &model, &err);
     if (status != PD_OK) {
