@@ -253,7 +253,9 @@ static void load_decoder(trainer *t, const geometry *g) {
                                                  .rope_base = 1e4F,
                                                  .rope_factor = 1.0F};
     const pd_synth_params params = {.geometry = &shape, .type = GGML_TYPE_F32};
-    char path[] = "/tmp/train_step_XXXXXX";
+    const char *parent = getenv("TMPDIR");
+    char path[256];
+    snprintf(path, sizeof path, "%.200s/train_step_XXXXXX", parent ? parent : "/tmp");
     const int descriptor = mkstemp(path);
     if (descriptor < 0) fail("cannot make a temporary file");
     close(descriptor);

@@ -17,6 +17,8 @@
 
 #include <cmocka.h> // wants the above
 
+#include "checks.h" // wants cmocka
+
 static char directory[256];                   // for damaged files
 static char text_path[300], mmproj_path[300]; // in it
 static char good_text[512], good_mmproj[512]; // golden files
@@ -64,9 +66,7 @@ static inline size_t behind(const blob *b, const char *text) {
 
 static inline int set_up(void **state) {
     (void)state;
-    const char *parent = getenv("TMPDIR");
-    snprintf(directory, sizeof directory, "%.200s/pd_test_bad_gguf_XXXXXX", parent ? parent : P_tmpdir);
-    if (!mkdtemp(directory)) return -1;
+    if (!make_test_folder(directory, sizeof directory, "bad_gguf")) return -1;
     snprintf(text_path, sizeof text_path, "%s/text.gguf", directory);
     snprintf(mmproj_path, sizeof mmproj_path, "%s/mmproj.gguf", directory);
     snprintf(good_text, sizeof good_text, "%s/parity/mha.gguf", PD_TEST_DATA);

@@ -16,7 +16,7 @@
 
 #include <cmocka.h> // wants the above
 
-#include "errors.h" // wants cmocka
+#include "checks.h" // wants cmocka
 
 enum { MAX_THREADS = 3 };
 

@@ -13,22 +13,12 @@
 
 #include <cmocka.h> // wants the above
 
+#include "checks.h" // wants cmocka
+
 enum { BOS = 1 };
 
 static pd_model *model, *text_model; // with and without an mmproj
 static pd_image *picture;
-
-static void assert_fails(pd_status status, pd_status expected, const pd_error *err, const char *part) {
-    if (status != expected || !strstr(err->message, part)) {
-        print_error("expected %s with \"%s\", found %s: %s\n", pd_status_name(expected), part,
-                    pd_status_name(status), err->message);
-    }
-    assert_int_equal(status, expected);
-    assert_int_equal(err->status, expected);
-    assert_non_null(strstr(err->message, part));
-    for (const char *at = err->message; *at; at++)
-        assert_true((unsigned char)*at >= ' ' && *at != 0x7f);
-}
 
 static pd_model *load(const char *mmproj) {
     char path[512], mmproj_path[512];

@@ -22,6 +22,8 @@
 
 #include <cmocka.h> // wants the above
 
+#include "checks.h" // wants cmocka
+
 static char directory[256];
 
 static const char *path_of(const char *name) {
@@ -57,19 +59,9 @@ static void assert_file(const char *path, const void *bytes, size_t size) {
     pd_mapped_file_close(&file);
 }
 
-static void assert_fails(pd_status status, pd_status expected, const pd_error *err, const char *part) {
-    assert_int_equal(status, expected);
-    assert_int_equal(err->status, expected);
-    if (!strstr(err->message, part)) print_error("\"%s\" lacks \"%s\"\n", err->message, part);
-    assert_non_null(strstr(err->message, part));
-    assert_null(strchr(err->message, '\n'));
-}
-
 static int set_up(void **state) {
     (void)state;
-    const char *parent = getenv("TMPDIR");
-    snprintf(directory, sizeof directory, "%.200s/pd_test_base_XXXXXX", parent ? parent : P_tmpdir);
-    return mkdtemp(directory) ? 0 : -1;
+    return make_test_folder(directory, sizeof directory, "base") ? 0 : -1;
 }
 
 static int tear_down(void **state) {

@@ -17,7 +17,7 @@
 
 #include <cmocka.h> // wants the above
 
-#include "errors.h" // wants cmocka
+#include "checks.h" // wants cmocka
 
 // The projector of a golden model, in training, and a folder to save in.
 typedef struct {
@@ -26,20 +26,14 @@ typedef struct {
     pd_weights weights;
     pd_parameters parameters;
     pd_checkpoint_params params;
-    char folder[64];
+    char folder[256];
 } fixture;
-
-static bool check(pd_status status, const pd_error *err) {
-    if (status != PD_OK) print_error("%s\n", err->message);
-    return status == PD_OK;
-}
 
 static int set_up(void **state) {
     fixture *f = calloc(1, sizeof *f);
     pd_error err;
     assert_non_null(f);
-    snprintf(f->folder, sizeof f->folder, "/tmp/pd_test_checkpoint_XXXXXX");
-    assert_non_null(mkdtemp(f->folder));
+    assert_true(make_test_folder(f->folder, sizeof f->folder, "checkpoint"));
     assert_true(check(pd_backend_create(pd_device_cpu(), 2, &f->cancel, &f->backend, &err), &err));
     assert_true(check(pd_weights_load(PD_TEST_DATA "/parity/mha.gguf", PD_TEST_DATA "/parity/mha-mmproj.gguf",
                                       pd_device_cpu(), &f->weights, &err),
@@ -109,7 +103,7 @@ static void saved_state_comes_back(void **state) {
     save(f, 12);
     weight[0] = first + 1.0F;
     m[1] = v[2] = 0.0F;
-    char path[128];
+    char path[400];
     pd_checkpoint_run run;
     snprintf(path, sizeof path, "%s/checkpoint-12", f->folder);
     assert_true(check(pd_checkpoint_load(path, &f->parameters, &run, &err), &err));
@@ -158,7 +152,7 @@ static void the_newest_is_found_and_the_oldest_go(void **state) {
     assert_true(check(pd_checkpoint_remove(f->folder, 1, &err), &err));
     newest_is(f, "checkpoint-100");
     assert_int_equal(count_names(f->folder), 1);
-    char path[128];
+    char path[400];
     snprintf(path, sizeof path, "%s/nowhere", f->folder);
     char *newest = NULL;
     assert_int_equal(pd_checkpoint_newest(path, &newest, &err), PD_OK);
@@ -170,7 +164,7 @@ static void leftovers_are_removed_and_nothing_else(void **state) {
     static const char *const others[] = {".checkpoint-7", "checkpoint-", "checkpoint-7.tmp", "checkpoint-x"};
     fixture *f = *state;
     pd_error err;
-    char path[160];
+    char path[400];
     for (size_t i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s/%s", f->folder, leftovers[i]);
         assert_int_equal(mkdir(path, 0777), 0);

@@ -19,6 +19,8 @@
 
 #include <cmocka.h> // wants the above
 
+#include "checks.h" // wants cmocka
+
 // ---- what every graph passes through ----------------------------------------------------------------------
 
 // This program's own ggml_backend_sched_graph_compute stands before ggml's: it sees every graph that the
@@ -170,14 +172,6 @@ static size_t generate(pd_session *session, int32_t *tokens, size_t n) {
         assert_int_equal(status, PD_OK);
     }
     return n;
-}
-
-static void assert_fails(pd_status status, pd_status expected, const pd_error *err, const char *part) {
-    assert_int_equal(status, expected);
-    assert_int_equal(err->status, expected);
-    if (!strstr(err->message, part)) print_error("\"%s\" lacks \"%s\"\n", err->message, part);
-    assert_non_null(strstr(err->message, part));
-    assert_null(strchr(err->message, '\n'));
 }
 
 // ---- sampler ----------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 // Geometry files: what they say, how wrong ones are refused, and the pair that a training from scratch begins
 // with: its shapes, its random numbers, and that it loads and runs.
 #include "damaged_pair.h"
-#include "errors.h"
 
 #include "model/synth.h"
 

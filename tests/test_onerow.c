@@ -20,6 +20,8 @@
 
 #include <cmocka.h> // wants the above
 
+#include "checks.h" // wants cmocka
+
 static uint64_t random_state = 88172645463325252U;
 
 static float random_number(void) { // −1 … 1
@@ -416,10 +418,8 @@ static double distance(const answer *a, const answer *b, int n) {
 static void test_answer(void **state) {
     (void)state;
     if (!pd_onerow_available()) skip();
-    const char *parent = getenv("TMPDIR");
     char directory[256], model[300];
-    snprintf(directory, sizeof directory, "%.200s/pd_test_onerow_XXXXXX", parent ? parent : P_tmpdir);
-    assert_non_null(mkdtemp(directory));
+    assert_true(make_test_folder(directory, sizeof directory, "onerow"));
     snprintf(model, sizeof model, "%s/m.gguf", directory);
     pd_synth_params params = {.type = GGML_TYPE_Q4_K, .vision_type = GGML_TYPE_F16, .seed = 3};
     assert_int_equal(pd_geometry_find("tiny-gqa", &params.geometry, NULL), PD_OK);

@@ -15,7 +15,7 @@
 
 #include <cmocka.h> // wants the above
 
-#include "errors.h"
+#include "checks.h"
 #include "golden_files.h" // both want cmocka
 
 static const char *device; // PD_TEST_DEVICE, or NULL for the CPU
@@ -31,11 +31,6 @@ static size_t read_ints(yyjson_val *array, int32_t *values, size_t capacity) {
     assert_true(yyjson_arr_size(array) <= capacity);
     yyjson_arr_foreach(array, index, max, value) values[index] = (int32_t)yyjson_get_sint(value);
     return max;
-}
-
-static bool check(pd_status status, const pd_error *err) {
-    if (status != PD_OK) print_error("%s\n", err->message);
-    return status == PD_OK;
 }
 
 // The largest difference, over the range of the expected logits.

@@ -17,17 +17,12 @@
 
 #include <cmocka.h> // wants the above
 
-#include "errors.h"
+#include "checks.h"
 #include "golden_files.h" // both want cmocka
 
 enum { SIGNS = 8, ELEMENTS = 64, MAX_SAMPLES = 8 };
 
 static atomic_bool cancel;
-
-static bool check(pd_status status, const pd_error *err) {
-    if (status != PD_OK) print_error("%s\n", err->message);
-    return status == PD_OK;
-}
 
 static const char *path_of(char *buffer, size_t size, const char *folder, const char *name) {
     snprintf(buffer, size, "%s/%s/%s", PD_TEST_DATA, folder, name);

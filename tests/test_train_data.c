@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/random.h"
+#include "checks.h"
 #include "golden_files.h"
 #include "train/loader.h"
 #include "train/python_text.h"
@@ -22,16 +23,16 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-static char directory[] = "/tmp/pyramiddrop-train-data.XXXXXX";
+static char directory[256];
 
 static int make_directory(void **state) {
     (void)state;
-    return mkdtemp(directory) ? 0 : -1;
+    return make_test_folder(directory, sizeof directory, "train_data") ? 0 : -1;
 }
 
 static int remove_directory(void **state) {
     (void)state;
-    char path[200];
+    char path[300];
     const char *const names[] = {"data.json", "labels.json", "broken.jpg"};
     for (size_t i = 0; i < COUNT(names); i++) {
         snprintf(path, sizeof path, "%s/%s", directory, names[i]);
@@ -41,7 +42,7 @@ static int remove_directory(void **state) {
 }
 
 static const char *path_of(const char *name) {
-    static char path[200];
+    static char path[300];
     snprintf(path, sizeof path, "%s/%s", directory, name);
     return path;
 }
@@ -611,7 +612,7 @@ static void open_stage(stage *s, int32_t n, int32_t bad) {
     char *json = malloc((size_t)n * 600 + 10);
     char *out = json;
     for (int32_t i = 0; i < n; i++) {
-        char image[200];
+        char image[400];
         snprintf(image, sizeof image, "%s", pictures[(size_t)i % COUNT(pictures)]);
         if (bad && i % bad == bad - 1) {
             if (i % (2 * bad) == bad - 1) {

@@ -14,13 +14,10 @@
 
 #include <cmocka.h> // wants the above
 
+#include "../checks.h" // wants cmocka
+
 static pd_model *model;
 static yyjson_doc *golden;
-
-static bool check(pd_status status, const pd_error *err) {
-    if (status != PD_OK) print_error("%s\n", err->message);
-    return status == PD_OK;
-}
 
 static void check_ids(yyjson_val *expected, const int32_t *ids, size_t count) {
     assert_int_equal(count, yyjson_arr_size(expected));

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "../checks.h"
 #include "answer.h"
 #include "base/file.h"
 
@@ -24,14 +25,14 @@
 #include <unistd.h>
 #include <yyjson.h>
 
-enum { MAX_PATH = 600, MAX_HELD_OUT = 400 };
+enum { MAX_PATH = 800, MAX_HELD_OUT = 400 };
 
-static char folder[] = "/tmp/pd_test_scenes_XXXXXX";
+static char folder[256];
 
 // ---- running ----------------------------------------------------------------------------------------------
 
 static void in_folder(char path[MAX_PATH], const char *name) {
-    snprintf(path, MAX_PATH, "%s/%.500s", folder, name);
+    snprintf(path, MAX_PATH, "%s/%.400s", folder, name);
 }
 
 // Starts `scenes` with these arguments, separated by spaces, in the folder; its files may not grow beyond
@@ -541,7 +542,7 @@ static void interrupt_stops_at_once_and_leaves_no_json(void **state) {
 
 static int make_folder(void **state) {
     (void)state;
-    return mkdtemp(folder) ? 0 : -1;
+    return make_test_folder(folder, sizeof folder, "scenes") ? 0 : -1;
 }
 
 static int remove_one(const char *path, const struct stat *info, int type, struct FTW *where) {
