@@ -48,9 +48,11 @@ static double count_parameters(const pd_gguf *file) {
 static void describe(pd_model *model) {
     const pd_weights *w = &model->weights;
     const pd_decoder_hyperparameters *h = &w->decoder.h;
-    int used = snprintf(model->description, sizeof model->description, "%s, %.2f B parameters, %d layers, %s",
-                        h->architecture, count_parameters(&w->text_file) / 1e9, h->n_layers,
-                        ggml_type_name(main_type(&w->text_file)));
+    const double millions = count_parameters(&w->text_file) / 1e6;
+    int used =
+        snprintf(model->description, sizeof model->description, "%s, %.2f %s parameters, %d layers, %s",
+                 h->architecture, millions < 1000 ? millions : millions / 1000, millions < 1000 ? "M" : "B",
+                 h->n_layers, ggml_type_name(main_type(&w->text_file)));
     if (w->has_vision && used > 0 && (size_t)used < sizeof model->description) {
         snprintf(model->description + used, sizeof model->description - (size_t)used,
                  "; vision %d px / %d, %d layers, %s", w->vision.h.image_size, w->vision.h.patch_size,
