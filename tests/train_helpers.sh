@@ -1,6 +1,9 @@
 # What the tests of pdrop train share. To be read by sh after $pdrop, $golden and $scratch are set.
 # shellcheck shell=sh disable=SC2034,SC2154
 
+# Lists of words hold paths below it: through a link they are without spaces.
+ln -s "$golden" "$scratch/golden"
+golden=$scratch/golden
 model=$golden/parity/mha.gguf mmproj=$golden/parity/mha-mmproj.gguf
 failures=0 checks=0
 
