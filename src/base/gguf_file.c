@@ -139,7 +139,8 @@ pd_status pd_gguf_get_u32(const pd_gguf *gguf, const char *key, bool required, u
         break;
     case GGUF_TYPE_UINT64: {
         const uint64_t wide = gguf_get_val_u64(gguf->gguf, id);
-        number = wide > INT64_MAX ? INT64_MAX : (int64_t)wide;
+        if (wide > INT64_MAX) return wrong_type(gguf, key, id, "an integer in 0..4294967295", err);
+        number = (int64_t)wide;
         break;
     }
     default:

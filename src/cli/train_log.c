@@ -168,7 +168,8 @@ static void show(pd_train_log *log, const pd_train_report *r) {
              (long long)r->step, (long long)r->n_steps, log->mean_loss,
              duration(left, sizeof left, log->mean_ms * 1e-3 * (double)(r->n_steps - r->step)),
              r->learning_rate, r->gradient_norm, 1e3 * (double)r->n_rows / r->step_ms, kept, r->step_ms);
-    if (columns(log) > 0 && columns(log) < sizeof line) line[columns(log)] = '\0';
+    const size_t most = columns(log);
+    if (most > 0 && most < sizeof line) line[most] = '\0';
     fputs(line, stderr);
     log->shown = log->terminal;
     if (!log->terminal) fputc('\n', stderr);

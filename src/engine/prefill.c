@@ -95,16 +95,21 @@ static struct ggml_tensor *embed(prefill *p) {
     return ggml_set_rows(p->ctx, x, p->features, p->image_rows); // [n_embd, n_rows]
 }
 
-static void set_features(prefill *p) {
+static pd_status set_features(prefill *p, pd_error *err) {
     const pd_prompt_rows *rows = p->job->rows;
-    int64_t at = 0;
+    if (!p->features) return PD_OK;
+    int64_t *numbers = malloc(ggml_nbytes(p->image_rows)), *next = numbers;
+    if (!numbers) return pd_fail_memory(err, ggml_nbytes(p->image_rows), "the pictures' rows");
     for (int32_t i = 0; i < rows->n_images; i++) {
         const pd_span *image = &rows->images[i];
-        ggml_backend_tensor_set(p->features, rows->features[i], (size_t)at * p->features->nb[1],
+        ggml_backend_tensor_set(p->features, rows->features[i], (size_t)(next - numbers) * p->features->nb[1],
                                 (size_t)image->count * p->features->nb[1]);
-        for (int64_t row = image->start; row < image->start + image->count; row++, at++)
-            ggml_backend_tensor_set(p->image_rows, &row, (size_t)at * sizeof row, sizeof row);
+        for (int64_t row = image->start; row < image->start + image->count; row++)
+            *next++ = row;
     }
+    ggml_backend_tensor_set(p->image_rows, numbers, 0, ggml_nbytes(p->image_rows));
+    free(numbers);
+    return PD_OK;
 }
 
 static void add_masks(prefill *p) {
@@ -209,6 +214,7 @@ static pd_status set_inputs(prefill *p, pd_error *err) {
     const pd_prefill_job *job = p->job;
     const pd_prompt_rows *rows = job->rows;
     const size_t n = (size_t)rows->n_rows;
+    PD_TRY(set_features(p, err));
     int32_t *numbers = malloc(n * sizeof *numbers);
     if (!numbers) return pd_fail_memory(err, n * sizeof *numbers, "the prompt's rows");
     for (size_t i = 0; i < n; i++)
@@ -217,7 +223,6 @@ static pd_status set_inputs(prefill *p, pd_error *err) {
     for (size_t i = 0; i < n; i++)
         numbers[i] = (int32_t)i;
     ggml_backend_tensor_set(p->positions, numbers, 0, n * sizeof *numbers);
-    set_features(p);
     for (int32_t s = 1; s < job->schedule->n_stages; s++) {
         if (!p->selected[s] || pd_schedule_ranks(job->policy, job->schedule, s)) continue;
         if (job->policy->scorer == PD_SCORER_RANDOM) {
