@@ -62,7 +62,7 @@ static int tear_down(void **state) {
 
 static void save(const fixture *f, int64_t step) {
     pd_error err;
-    const pd_checkpoint_run run = {.step = step, .order = "as it comes"};
+    const pd_checkpoint_run run = {.step = step, .order = "as it comes", .course = "straight on"};
     assert_true(check(pd_checkpoint_save(&f->params, &run, &err), &err));
 }
 
@@ -109,6 +109,7 @@ static void saved_state_comes_back(void **state) {
     assert_true(check(pd_checkpoint_load(path, &f->parameters, &run, &err), &err));
     assert_int_equal(run.step, 12);
     assert_string_equal(run.order, "as it comes");
+    assert_string_equal(run.course, "straight on");
     assert_near(weight[0], first, 0.0);
     assert_near(m[1], 0.25F, 0.0);
     assert_near(v[2], 3.0F, 0.0);

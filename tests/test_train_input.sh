@@ -182,7 +182,7 @@ into kept 2 "kept: holds an earlier run's checkpoint-4" --max_steps 4 --resume_f
 into kept 1 'nowhere.json: cannot open' --max_steps 4 --overwrite_output_dir --data_path nowhere.json
 into kept 1 'nowhere.gguf: cannot open' --max_steps 4 --overwrite_output_dir -m nowhere.gguf
 into kept 2 'kept/checkpoint-4: the checkpoint is of another run (seed 42, ' --max_steps 4 --resume --seed 7
-into kept 2 'kept/checkpoint-4: the checkpoint is of another run' --max_steps 6 --resume
+into kept 2 "kept/checkpoint-4: expected at most this run's 3 steps, found 4 done" --max_steps 3 --resume
 into kept 1 'state.gguf: tensor blk.0.attn_k.weight: expected f32 [64, 32], found f32 [64, 64]: a checkpoint of another geometry' \
     --max_steps 4 --resume -m "$golden/parity/gqa.gguf"
 into kept 1 'state.gguf: no tensor blk.0.attn_q.weight.lora_a: ' --max_steps 4 --resume --lora_enable

@@ -125,5 +125,14 @@ done
 "$pdrop" $what -o stopped --resume >out 2>err </dev/null || fail "after Ctrl-C: expected success"
 same_as stopped full.whole
 
+# ---- more steps than it was to have -----------------------------------------------------------------------------
+
+what="$train --lr_scheduler_type constant --save_steps 6 --save_total_limit 2" steps=12
+"$pdrop" $what --max_steps 12 -o longer.whole >out 2>err </dev/null || fail 'twelve steps: expected success'
+"$pdrop" $what --max_steps 6 -o longer >out 2>err </dev/null || fail 'six steps: expected success'
+"$pdrop" $what --max_steps 12 -o longer --resume >out 2>err </dev/null || fail 'six more: expected success'
+grep -q 'longer/checkpoint-6 was to have 6 steps, warm-up 1; this run has 12 steps' err || fail "six more: expected a warning: $(cat err)"
+same_as longer longer.whole
+
 echo "test_train_resume: $checks checks, $failures failed (seed $seed)"
 [ $failures = 0 ]

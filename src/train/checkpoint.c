@@ -14,6 +14,7 @@
 // Keys of state.gguf.
 #define STEP_KEY  "pdrop.train.step"
 #define ORDER_KEY "pdrop.train.order"
+#define COURSE_KEY "pdrop.train.course"
 
 static pd_status fail_path(pd_error *err, const char *path, const char *what) {
     const int reason = errno;
@@ -227,6 +228,7 @@ static pd_status save_state(const pd_parameters *parameters, const pd_checkpoint
         gguf_set_val_str(gguf, "general.architecture", "pdrop-training-state");
         gguf_set_val_u32(gguf, STEP_KEY, (uint32_t)run->step);
         gguf_set_val_str(gguf, ORDER_KEY, run->order);
+        gguf_set_val_str(gguf, COURSE_KEY, run->course);
         status = pd_gguf_write(path, gguf, tensors, state_bytes, &source, err);
     }
     if (gguf) gguf_free(gguf);
@@ -256,9 +258,10 @@ static pd_status load_part(const pd_gguf *gguf, struct ggml_tensor *to, const ch
 static pd_status load_state(const pd_gguf *gguf, const pd_parameters *parameters, pd_checkpoint_run *run,
                             pd_error *err) {
     uint32_t step = 0;
-    const char *order = NULL;
+    const char *order = NULL, *course = NULL;
     PD_TRY(pd_gguf_get_u32(gguf, STEP_KEY, true, &step, err));
     PD_TRY(pd_gguf_get_string(gguf, ORDER_KEY, true, &order, err));
+    PD_TRY(pd_gguf_get_string(gguf, COURSE_KEY, true, &course, err));
     const int64_t n = gguf_get_n_tensors(gguf->gguf), expected = 3 * (int64_t)parameters->n;
     for (size_t i = 0; i < 3 * parameters->n; i++)
         PD_TRY(load_part(gguf, part_of(&parameters->all[i / 3], i % 3), suffixes[i % 3], err));
@@ -267,6 +270,7 @@ static pd_status load_state(const pd_gguf *gguf, const pd_parameters *parameters
                        gguf->path, (long long)expected, (long long)n);
     run->step = step;
     snprintf(run->order, sizeof run->order, "%s", order);
+    snprintf(run->course, sizeof run->course, "%s", course);
     return PD_OK;
 }
 

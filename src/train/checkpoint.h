@@ -12,6 +12,7 @@
 typedef struct pd_checkpoint_run {
     int64_t step;    // optimiser steps done
     char order[256]; // what decides the order of samples, as text
+    char course[64]; // what decides the learning rate's course, as text
 } pd_checkpoint_run;
 
 typedef struct pd_checkpoint_params {

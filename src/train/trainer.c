@@ -163,11 +163,12 @@ static void plan(trainer *t) {
     t->n_steps = p->max_steps > 0 ? p->max_steps : (int64_t)ceil(p->num_train_epochs * (double)an_epoch);
     t->n_warmup = (int64_t)ceil(p->warmup_ratio * (double)t->n_steps);
     t->run.step = 0;
-    snprintf(t->run.order, sizeof t->run.order,
-             "seed %llu, %d samples, %d a step, grouped %d, %lld steps, warm-up %lld",
+    snprintf(t->run.order, sizeof t->run.order, "seed %llu, %d samples, %d a step, grouped %d",
              (unsigned long long)p->seed, t->sampler.n_samples,
              t->sampler.batch_size * t->sampler.gradient_accumulation_steps * t->sampler.world_size,
-             p->group_by_modality_length, (long long)t->n_steps, (long long)t->n_warmup);
+             p->group_by_modality_length);
+    snprintf(t->run.course, sizeof t->run.course, "%lld steps, warm-up %lld", (long long)t->n_steps,
+             (long long)t->n_warmup);
     if (p->lora_enable) {
         const size_t used = strlen(t->run.order);
         snprintf(t->run.order + used, sizeof t->run.order - used, ", lora_alpha %g, lora_dropout %g",
@@ -213,6 +214,12 @@ static pd_status resume(trainer *t, pd_error *err) {
         return pd_fail(err, PD_ERR_ARGUMENT,
                        "%s: the checkpoint is of another run (%s); expected this one's (%s)",
                        p->resume_from_checkpoint, run.order, t->run.order);
+    if (run.step > t->n_steps)
+        return pd_fail(err, PD_ERR_ARGUMENT, "%s: expected at most this run's %lld steps, found %lld done",
+                       p->resume_from_checkpoint, (long long)t->n_steps, (long long)run.step);
+    if (strcmp(run.course, t->run.course) != 0 && is_first(t))
+        say(t, PD_LOG_WARNING, "%s was to have %s; this run has %s, and its learning rate's course",
+            p->resume_from_checkpoint, run.course, t->run.course);
     t->run.step = run.step;
     if (pd_checkpoint_is_own(p->output_dir, run.step, p->resume_from_checkpoint)) t->saved = run.step;
     return expect_output(t, err);
