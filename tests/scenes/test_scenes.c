@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -387,6 +388,74 @@ static void every_answer_follows_from_the_caption(void **state) {
     yyjson_doc_free(questions);
 }
 
+// What a question about existence names, behind its article; NULL: it is another one.
+static const char *asked_for(const char *question) {
+    static const char *const starts[] = {"Is there ", "Can you see "};
+    if (strncmp(question, "<image>\n", 8) == 0) question += 8;
+    for (int i = 0; i < 2; i++) {
+        if (strncmp(question, starts[i], strlen(starts[i])) == 0)
+            return strchr(question + strlen(starts[i]), ' ') + 1;
+    }
+    return NULL;
+}
+
+// Whether all words of the name, up to its question mark, stand in this record's turns before turn t.
+static bool named_before(yyjson_val *record, size_t t, const char *name) {
+    char words[112], padded[200], word[116];
+    snprintf(words, sizeof words, "%.*s", (int)strcspn(name, "?"), name);
+    for (char *rest = words, *w; (w = strtok_r(rest, " ", &rest)) != NULL;) {
+        bool found = false;
+        snprintf(word, sizeof word, " %s ", w);
+        for (size_t k = 0; k < t && !found; k++) {
+            snprintf(padded, sizeof padded, " %s ", turn(record, k));
+            for (char *p = padded; *p; p++)
+                *p = *p == '?' || *p == '\n' ? ' ' : *p;
+            found = strstr(padded, word) != NULL;
+        }
+        if (!found) return false;
+    }
+    return true;
+}
+
+// A question about existence names something that the turns before it have not; yes and no are as frequent in
+// the first turn as in later ones.
+static void no_turn_tells_what_is_there(void **state) {
+    (void)state;
+    run("--kind questions --count 6000 --turns 6 --mix objects=3,emoji=1 --ask existence=6,relations=0 "
+        "--seed 9 --no-images --out tell");
+    yyjson_doc *doc = read_json("tell/train-questions.json");
+    size_t i, max, n[2][2] = {{0}};
+    yyjson_val *record;
+    yyjson_arr_foreach(yyjson_doc_get_root(doc), i, max, record) {
+        const size_t turns = yyjson_arr_size(yyjson_obj_get(record, "conversations"));
+        for (size_t t = 0; t < turns; t += 2) {
+            if (strstr(turn(record, t), " left of ") || strstr(turn(record, t), " above "))
+                fail_msg("%s: expected no question about relations", turn(record, t));
+            const char *name = asked_for(turn(record, t));
+            if (!name) continue;
+            if (named_before(record, t, name)) fail_msg("%s: named before", turn(record, t));
+            n[t > 0][strcmp(turn(record, t + 1), "yes") == 0]++;
+        }
+    }
+    for (int later = 0; later < 2; later++) { // within four standard deviations
+        const double all = (double)(n[later][0] + n[later][1]), share = (double)n[later][1] / all;
+        assert_true(all > 2000);
+        if (!(fabs(share - 0.5) < 4 * 0.5 / sqrt(all)))
+            fail_msg("%s turns: %.3f are yes", later ? "later" : "first", share);
+    }
+    yyjson_doc_free(doc);
+    // Where there is nothing to ask of what is wanted, something else is asked.
+    run("--kind questions --count 60 --mix objects=1,chart=1 --most 1 --ask "
+        "shapes=0,colors=0,sizes=0,positions=0,counting=0,existence=0,charts=0 --no-images --out tell/rest");
+    doc = read_json("tell/rest/train-questions.json");
+    yyjson_arr_foreach(yyjson_doc_get_root(doc), i, max, record)
+        assert_true(yyjson_arr_size(yyjson_obj_get(record, "conversations")) >= 2);
+    yyjson_doc_free(doc);
+    expect(2, "--ask", "--ask existence=6 --kind captions --out bad", 0);
+    expect(2, "--ask", "--ask existence --kind questions --out bad", 0);
+    expect(2, "--ask", "--ask nothing=1 --kind questions --out bad", 0);
+}
+
 // How many pixels of a cell of the 3 x 3 grid are nearly of this colour.
 static int count_pixels(const pd_image *image, int cell, const int rgb[3]) {
     enum { NEAR = 24 };
@@ -566,6 +635,7 @@ int main(void) {
         cmocka_unit_test(training_never_sees_what_is_held_out),
         cmocka_unit_test(evaluation_marks_what_is_held_out_and_is_balanced),
         cmocka_unit_test(every_answer_follows_from_the_caption),
+        cmocka_unit_test(no_turn_tells_what_is_there),
         cmocka_unit_test(pictures_show_what_captions_say),
         cmocka_unit_test(demo_pictures_have_names),
         cmocka_unit_test(wrong_use_is_said_in_one_line),

@@ -97,7 +97,8 @@ static bool passed_over(pd_task task, int target, uint64_t *random) {
     return task == PD_TASK_COUNTING && pd_chance(random, shares[target]);
 }
 
-bool pd_ask_any(const pd_scene *scene, bool held_out, uint64_t *random, pd_question *question) {
+bool pd_ask_any(const pd_scene *scene, const int weights[PD_N_TASKS], bool held_out, uint64_t *random,
+                pd_question *question) {
     static const struct {
         int n;
         pd_task tasks[7];
@@ -114,7 +115,14 @@ bool pd_ask_any(const pd_scene *scene, bool held_out, uint64_t *random, pd_quest
         [PD_SCENE_DOCUMENT] = {1, {PD_TASK_DOCUMENTS}},
         [PD_SCENE_CHART] = {1, {PD_TASK_CHARTS}},
     };
-    const pd_task task = asked[scene->kind].tasks[pd_pick(random, asked[scene->kind].n)];
+    const pd_task *tasks = asked[scene->kind].tasks;
+    int sum = 0;
+    for (int i = 0; i < asked[scene->kind].n; i++)
+        sum += weights[tasks[i]];
+    if (sum == 0) return false;
+    for (int rest = pd_pick(random, sum); rest >= weights[*tasks]; tasks++)
+        rest -= weights[*tasks];
+    const pd_task task = *tasks;
     int targets[PD_N_EMOJI]; // no task has more
     pd_permutation(random, targets, pd_n_targets(task));
     for (int i = 0; i < pd_n_targets(task); i++) {

@@ -10,7 +10,7 @@
 #include <yyjson.h>
 
 static struct {
-    const char *out, *tasks, *mix;
+    const char *out, *tasks, *mix, *ask;
     int32_t kind, split, count, first, size, turns, most, threads;
     uint64_t seed;
     float text_only, describe, held_out;
@@ -48,6 +48,9 @@ static const pd_option option_table[] = {
      0, 1, NULL},
     {PD_OPTION_FLOAT, 0, "--describe", "SHARE",
      "pictures whose questions end with one for a description (default: 0)", &flags.describe, 0, 1, NULL},
+    {PD_OPTION_STRING, 0, "--ask", "LIST",
+     "weights of tasks in conversations, such as existence=4,words=2 (default: 1 each)", &flags.ask, 0, 0,
+     NULL},
     {PD_OPTION_FLOAT, 0, "--held-out", "SHARE",
      "records about what training never sees (default: 0.1; train: none)", &flags.held_out, 0, 1, NULL},
     {PD_OPTION_STRING, 0, "--mix", "LIST",
@@ -119,6 +122,25 @@ static pd_status parse_tasks(const char *list, pd_sample_options *samples, pd_er
     }
 }
 
+// "existence=4,words=0": of those that are named; the others keep 1.
+static pd_status parse_weights(const char *list, pd_sample_options *samples, pd_error *err) {
+    for (int i = 0; i < PD_N_TASKS; i++)
+        samples->weights[i] = 1;
+    for (const char *word = list; word;) {
+        const size_t length = strcspn(word, "=");
+        const int task = find_name(pd_task_names, word, length);
+        char *end = NULL;
+        const long weight = task >= 0 && word[length] == '=' ? strtol(word + length + 1, &end, 10) : -1;
+        if (weight < 0 || weight > 10000 || (*end != ',' && *end != '\0'))
+            return pd_fail(err, PD_ERR_ARGUMENT,
+                           "--ask: expected tasks with weights from 0 to 10000 (%s=1,%s=1,…), found \"%s\"",
+                           pd_task_names[0], pd_task_names[1], list);
+        samples->weights[task] = (int)weight;
+        word = *end == ',' ? end + 1 : NULL;
+    }
+    return PD_OK;
+}
+
 static pd_status parse_mix(const char *list, pd_sample_options *samples, pd_error *err) {
     static const int usual[PD_N_SCENES] = {34, 14, 24, 14, 14};
     memcpy(samples->mix, usual, sizeof usual);
@@ -163,12 +185,15 @@ static pd_status set_options(pd_dataset_options *options, pd_error *err) {
         return pd_fail(err, PD_ERR_ARGUMENT, "--text-only: expected --kind questions");
     if (s->describe > 0 && s->kind != PD_KIND_QUESTIONS)
         return pd_fail(err, PD_ERR_ARGUMENT, "--describe: expected --kind questions");
+    if (flags.ask && s->kind != PD_KIND_QUESTIONS)
+        return pd_fail(err, PD_ERR_ARGUMENT, "--ask: expected --kind questions");
     if (s->most < PD_MAX_OBJECTS && !training)
         return pd_fail(err, PD_ERR_ARGUMENT, "--most: expected --kind captions or questions");
     if (flags.tasks && s->kind != PD_KIND_EVAL)
         return pd_fail(err, PD_ERR_ARGUMENT, "--tasks: expected --kind eval (for training, see --mix)");
     if (!flags.out && !flags.report) return pd_fail(err, PD_ERR_ARGUMENT, "no folder: give one with --out");
     PD_TRY(parse_tasks(flags.tasks, s, err));
+    PD_TRY(parse_weights(flags.ask, s, err));
     PD_TRY(parse_mix(flags.mix, s, err));
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     options->out = flags.out;

@@ -45,9 +45,14 @@ pd_scene_kind pd_scene_for_task(pd_task task, bool held_out, uint64_t *random);
 // unambiguous one. `held_out`: may ask for absent things that training never sees.
 bool pd_ask(const pd_scene *scene, pd_task task, int target, bool held_out, uint64_t *random,
             pd_question *question);
-// Asks some question about the scene, tasks and targets drawn evenly; false now and then, where the task that
-// was drawn has none.
-bool pd_ask_any(const pd_scene *scene, bool held_out, uint64_t *random, pd_question *question);
+// Asks some question about the scene, of a task that is drawn with these weights, targets evenly; false now
+// and then, where the task that was drawn has none, and where all the scene's tasks weigh nothing.
+bool pd_ask_any(const pd_scene *scene, const int weights[PD_N_TASKS], bool held_out, uint64_t *random,
+                pd_question *question);
+
+// Whether one of n earlier turns asks the same, or they give the answer away: who can read it there does not
+// learn to see it.
+bool pd_answered_before(const pd_question *turns, int n, const pd_question *question);
 
 // All there is in the scene, in reading order.
 enum { PD_MAX_CAPTION = 512 };

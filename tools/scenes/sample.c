@@ -27,28 +27,36 @@ static void name_image(pd_sample *sample, int64_t number) {
              number);
 }
 
-// Whether an earlier turn has asked the same, or gives the answer away: what is read is read once; a price
-// that was asked for is not turned round.
-static bool asked_before(const pd_sample *sample, const pd_question *question) {
-    const bool reading = question->task == PD_TASK_WORDS || question->task == PD_TASK_NUMBERS ||
-                         question->task == PD_TASK_EMOJI;
-    for (int i = 0; i < sample->n_questions; i++) {
-        const pd_question *earlier = &sample->questions[i];
-        if (strcmp(earlier->key, question->key) == 0) return true;
-        if (reading && strcmp(earlier->answer, question->answer) == 0) return true;
-        if (strstr(earlier->question, question->answer) && strstr(question->question, earlier->answer))
-            return true;
-    }
-    return false;
+// What is there has soon been named, what is not there never: yes and no are asked for only as long as both
+// can be, or late questions would be answered no.
+static bool is_one_sided(const pd_sample *sample, const pd_question *question, bool held_out,
+                         uint64_t *random) {
+    if (question->task != PD_TASK_EXISTENCE) return false;
+    const bool exists = strcmp(question->answer, "yes") == 0;
+    const int opposite = pd_pick(random, 3) + (exists ? 3 : 0);
+    pd_question other;
+    return !pd_ask(&sample->scene, PD_TASK_EXISTENCE, opposite, held_out, random, &other) ||
+           pd_answered_before(sample->questions, sample->n_questions, &other);
 }
 
-static void add_questions(pd_sample *sample, int turns, bool held_out, uint64_t *random) {
+static void add_weighed(const pd_sample_options *options, const int weights[PD_N_TASKS], pd_sample *sample,
+                        bool held_out, uint64_t *random) {
     enum { ATTEMPTS = 30 };
-    for (int attempt = 0; attempt < ATTEMPTS && sample->n_questions < turns; attempt++) {
+    for (int attempt = 0; attempt < ATTEMPTS && sample->n_questions < options->turns; attempt++) {
         pd_question *question = &sample->questions[sample->n_questions];
-        if (pd_ask_any(&sample->scene, held_out, random, question) && !asked_before(sample, question))
+        if (pd_ask_any(&sample->scene, weights, held_out, random, question) &&
+            !pd_answered_before(sample->questions, sample->n_questions, question) &&
+            !is_one_sided(sample, question, held_out, random))
             sample->n_questions++;
     }
+}
+
+// Where the scene has nothing of the tasks that weigh something, anything is asked.
+static void add_questions(const pd_sample_options *options, pd_sample *sample, bool held_out,
+                          uint64_t *random) {
+    static const int even[PD_N_TASKS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    add_weighed(options, options->weights, sample, held_out, random);
+    if (sample->n_questions == 0) add_weighed(options, even, sample, held_out, random);
 }
 
 static pd_scene_kind draw_kind(const int mix[PD_N_SCENES], uint64_t *random) {
@@ -100,7 +108,7 @@ static void make_training(const pd_sample_options *options, int64_t index, pd_sa
         return;
     }
     random = stream(options, FOR_QUESTIONS, number);
-    add_questions(sample, options->turns, held_out, &random);
+    add_questions(options, sample, held_out, &random);
     add_description(options, number, sample);
 }
 
@@ -174,7 +182,7 @@ static void make_demo(const pd_sample_options *options, int64_t index, pd_sample
     do {
         pd_scene_compose(&sample->scene, demos[demo].kind, PD_MAX_OBJECTS, false, &random);
     } while (!fit_to_show(&sample->scene, demo));
-    add_questions(sample, options->turns, false, &random);
+    add_questions(options, sample, false, &random);
     snprintf(sample->id, sizeof sample->id, "%s-%" PRId64, demos[demo].name, number / PD_N_DEMOS + 1);
     snprintf(sample->image, sizeof sample->image, "%s.png", sample->id);
 }

@@ -17,15 +17,16 @@ typedef struct pd_sample_options {
     pd_kind kind;
     pd_split split;
     uint64_t seed;
-    int64_t first;        // index of the first record (of each task)
-    int64_t count;        // records; of each task with PD_KIND_EVAL
-    int turns;            // questions a picture, at most
-    int most;             // objects in a picture, at most; not with PD_KIND_EVAL and PD_KIND_DEMO
-    double text_only;     // share of records without a picture
-    double describe;      // share of pictures whose conversation ends with a description
-    double held_out;      // share of records about what training never sees
-    int mix[PD_N_SCENES]; // weights of the kinds of scene
-    int n_tasks;          // PD_KIND_EVAL
+    int64_t first;           // index of the first record (of each task)
+    int64_t count;           // records; of each task with PD_KIND_EVAL
+    int turns;               // questions a picture, at most
+    int most;                // objects in a picture, at most; not with PD_KIND_EVAL and PD_KIND_DEMO
+    double text_only;        // share of records without a picture
+    double describe;         // share of pictures whose conversation ends with a description
+    double held_out;         // share of records about what training never sees
+    int mix[PD_N_SCENES];    // weights of the kinds of scene
+    int weights[PD_N_TASKS]; // of the tasks in conversations
+    int n_tasks;             // PD_KIND_EVAL
     pd_task tasks[PD_N_TASKS];
 } pd_sample_options;
 
