@@ -444,6 +444,21 @@ static void no_turn_tells_what_is_there(void **state) {
             fail_msg("%s turns: %.3f are yes", later ? "later" : "first", share);
     }
     yyjson_doc_free(doc);
+    run("--kind questions --count 600 --turns 6 --told 1 --mix objects=3,emoji=1 --ask existence=6 --seed 9 "
+        "--no-images "
+        "--out tell/told");
+    doc = read_json("tell/told/train-questions.json");
+    size_t n_told = 0;
+    yyjson_arr_foreach(yyjson_doc_get_root(doc), i, max, record) {
+        const size_t turns = yyjson_arr_size(yyjson_obj_get(record, "conversations"));
+        for (size_t t = 0; t < turns; t += 2) {
+            const char *name = asked_for(turn(record, t));
+            n_told += name && named_before(record, t, name);
+        }
+    }
+    assert_true(n_told > 300);
+    yyjson_doc_free(doc);
+    expect(2, "--told", "--told 0.5 --kind captions --out bad", 0);
     // Where there is nothing to ask of what is wanted, something else is asked.
     run("--kind questions --count 60 --mix objects=1,chart=1 --most 1 --ask "
         "shapes=0,colors=0,sizes=0,positions=0,counting=0,existence=0,charts=0 --no-images --out tell/rest");

@@ -88,15 +88,21 @@ static unsigned telling_tasks(const pd_question *question) {
     }
 }
 
-bool pd_answered_before(const pd_question *turns, int n, const pd_question *question) {
-    const unsigned tasks = telling_tasks(question);
-    const bool said = tasks == 0 && question->task != PD_TASK_CHARTS; // a bar's name is in all its questions
+bool pd_asked_before(const pd_question *turns, int n, const pd_question *question) {
     for (int i = 0; i < n; i++) {
         const pd_question *earlier = &turns[i];
         if (strcmp(earlier->key, question->key) == 0) return true;
         if (is_read(question) && is_read(earlier) && strcmp(earlier->answer, question->answer) == 0)
             return true;
-        if (said && tells(earlier, question)) return true;
+    }
+    return false;
+}
+
+bool pd_told_before(const pd_question *turns, int n, const pd_question *question) {
+    const unsigned tasks = telling_tasks(question);
+    const bool said = tasks == 0 && question->task != PD_TASK_CHARTS; // a bar's name is in all its questions
+    for (int i = 0; i < n && said; i++) {
+        if (tells(&turns[i], question)) return true;
     }
     return tasks != 0 && all_named(turns, n, question, tasks);
 }

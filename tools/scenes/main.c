@@ -13,7 +13,7 @@ static struct {
     const char *out, *tasks, *mix, *ask;
     int32_t kind, split, count, first, size, turns, most, threads;
     uint64_t seed;
-    float text_only, describe, held_out;
+    float text_only, describe, told, held_out;
     bool images, report, list_held_out, json;
 } flags = {.split = -1,
            .count = -1,
@@ -48,6 +48,8 @@ static const pd_option option_table[] = {
      0, 1, NULL},
     {PD_OPTION_FLOAT, 0, "--describe", "SHARE",
      "pictures whose questions end with one for a description (default: 0)", &flags.describe, 0, 1, NULL},
+    {PD_OPTION_FLOAT, 0, "--told", "SHARE",
+     "conversations whose turns may tell each other's answers (default: 0)", &flags.told, 0, 1, NULL},
     {PD_OPTION_STRING, 0, "--ask", "LIST",
      "weights of tasks in conversations, such as existence=4,words=2 (default: 1 each)", &flags.ask, 0, 0,
      NULL},
@@ -175,6 +177,7 @@ static pd_status set_options(pd_dataset_options *options, pd_error *err) {
     s->most = flags.most;
     s->text_only = (double)flags.text_only;
     s->describe = (double)flags.describe;
+    s->told = (double)flags.told;
     s->held_out = flags.held_out >= 0                                     ? (double)flags.held_out
                   : s->split == PD_SPLIT_TRAIN || s->kind == PD_KIND_DEMO ? 0
                                                                           : 0.1;
@@ -185,6 +188,8 @@ static pd_status set_options(pd_dataset_options *options, pd_error *err) {
         return pd_fail(err, PD_ERR_ARGUMENT, "--text-only: expected --kind questions");
     if (s->describe > 0 && s->kind != PD_KIND_QUESTIONS)
         return pd_fail(err, PD_ERR_ARGUMENT, "--describe: expected --kind questions");
+    if (s->told > 0 && s->kind != PD_KIND_QUESTIONS)
+        return pd_fail(err, PD_ERR_ARGUMENT, "--told: expected --kind questions");
     if (flags.ask && s->kind != PD_KIND_QUESTIONS)
         return pd_fail(err, PD_ERR_ARGUMENT, "--ask: expected --kind questions");
     if (s->most < PD_MAX_OBJECTS && !training)

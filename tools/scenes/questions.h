@@ -50,9 +50,10 @@ bool pd_ask(const pd_scene *scene, pd_task task, int target, bool held_out, uint
 bool pd_ask_any(const pd_scene *scene, const int weights[PD_N_TASKS], bool held_out, uint64_t *random,
                 pd_question *question);
 
-// Whether one of n earlier turns asks the same, or they give the answer away: who can read it there does not
-// learn to see it.
-bool pd_answered_before(const pd_question *turns, int n, const pd_question *question);
+// Whether one of n earlier turns asks the same in whatever words, or reads the same.
+bool pd_asked_before(const pd_question *turns, int n, const pd_question *question);
+// Whether they give the answer away: who can read it there need not see it.
+bool pd_told_before(const pd_question *turns, int n, const pd_question *question);
 
 // All there is in the scene, in reading order.
 enum { PD_MAX_CAPTION = 512 };

@@ -11,7 +11,15 @@ const char *const pd_kind_names[] = {"captions", "questions", "eval", "demo", NU
 const char *const pd_split_names[] = {"train", "val", "test", NULL};
 
 // What a stream of random numbers is for: each draws from its own.
-enum { FOR_SCENE, FOR_QUESTIONS, FOR_TEXT_ONLY, FOR_DEMO, FOR_TASK, FOR_DESCRIPTION = FOR_TASK + PD_N_TASKS };
+enum {
+    FOR_SCENE,
+    FOR_QUESTIONS,
+    FOR_TEXT_ONLY,
+    FOR_DEMO,
+    FOR_TASK,
+    FOR_DESCRIPTION = FOR_TASK + PD_N_TASKS,
+    FOR_TOLD
+};
 
 static uint64_t stream(const pd_sample_options *options, int purpose, int64_t index) {
     const uint64_t numbers[] = {options->seed, (uint64_t)options->split, (uint64_t)purpose, (uint64_t)index};
@@ -27,36 +35,36 @@ static void name_image(pd_sample *sample, int64_t number) {
              number);
 }
 
-// What is there has soon been named, what is not there never: yes and no are asked for only as long as both
-// can be, or late questions would be answered no.
-static bool is_one_sided(const pd_sample *sample, const pd_question *question, bool held_out,
-                         uint64_t *random) {
+// Whether the turns so far tell the answer. What is there has soon been named, what is not there never: yes
+// and no are asked for only as long as both can be, or late questions would be answered no.
+static bool is_told(const pd_sample *sample, const pd_question *question, bool held_out, uint64_t *random) {
+    if (pd_told_before(sample->questions, sample->n_questions, question)) return true;
     if (question->task != PD_TASK_EXISTENCE) return false;
     const bool exists = strcmp(question->answer, "yes") == 0;
     const int opposite = pd_pick(random, 3) + (exists ? 3 : 0);
     pd_question other;
     return !pd_ask(&sample->scene, PD_TASK_EXISTENCE, opposite, held_out, random, &other) ||
-           pd_answered_before(sample->questions, sample->n_questions, &other);
+           pd_told_before(sample->questions, sample->n_questions, &other);
 }
 
-static void add_weighed(const pd_sample_options *options, const int weights[PD_N_TASKS], pd_sample *sample,
-                        bool held_out, uint64_t *random) {
+static void add_weighed(pd_sample *sample, const int weights[PD_N_TASKS], int turns, bool told, bool held_out,
+                        uint64_t *random) {
     enum { ATTEMPTS = 30 };
-    for (int attempt = 0; attempt < ATTEMPTS && sample->n_questions < options->turns; attempt++) {
+    for (int attempt = 0; attempt < ATTEMPTS && sample->n_questions < turns; attempt++) {
         pd_question *question = &sample->questions[sample->n_questions];
         if (pd_ask_any(&sample->scene, weights, held_out, random, question) &&
-            !pd_answered_before(sample->questions, sample->n_questions, question) &&
-            !is_one_sided(sample, question, held_out, random))
+            !pd_asked_before(sample->questions, sample->n_questions, question) &&
+            (told || !is_told(sample, question, held_out, random)))
             sample->n_questions++;
     }
 }
 
 // Where the scene has nothing of the tasks that weigh something, anything is asked.
-static void add_questions(const pd_sample_options *options, pd_sample *sample, bool held_out,
+static void add_questions(const pd_sample_options *options, pd_sample *sample, bool told, bool held_out,
                           uint64_t *random) {
     static const int even[PD_N_TASKS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    add_weighed(options, options->weights, sample, held_out, random);
-    if (sample->n_questions == 0) add_weighed(options, even, sample, held_out, random);
+    add_weighed(sample, options->weights, options->turns, told, held_out, random);
+    if (sample->n_questions == 0) add_weighed(sample, even, options->turns, told, held_out, random);
 }
 
 static pd_scene_kind draw_kind(const int mix[PD_N_SCENES], uint64_t *random) {
@@ -107,8 +115,10 @@ static void make_training(const pd_sample_options *options, int64_t index, pd_sa
         pd_caption(&sample->scene, sample->caption);
         return;
     }
+    random = stream(options, FOR_TOLD, number);
+    const bool told = pd_chance(&random, options->told);
     random = stream(options, FOR_QUESTIONS, number);
-    add_questions(options, sample, held_out, &random);
+    add_questions(options, sample, told, held_out, &random);
     add_description(options, number, sample);
 }
 
@@ -182,7 +192,7 @@ static void make_demo(const pd_sample_options *options, int64_t index, pd_sample
     do {
         pd_scene_compose(&sample->scene, demos[demo].kind, PD_MAX_OBJECTS, false, &random);
     } while (!fit_to_show(&sample->scene, demo));
-    add_questions(options, sample, false, &random);
+    add_questions(options, sample, false, false, &random);
     snprintf(sample->id, sizeof sample->id, "%s-%" PRId64, demos[demo].name, number / PD_N_DEMOS + 1);
     snprintf(sample->image, sizeof sample->image, "%s.png", sample->id);
 }

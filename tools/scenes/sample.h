@@ -23,6 +23,7 @@ typedef struct pd_sample_options {
     int most;                // objects in a picture, at most; not with PD_KIND_EVAL and PD_KIND_DEMO
     double text_only;        // share of records without a picture
     double describe;         // share of pictures whose conversation ends with a description
+    double told;             // share of conversations whose turns may tell each other's answers
     double held_out;         // share of records about what training never sees
     int mix[PD_N_SCENES];    // weights of the kinds of scene
     int weights[PD_N_TASKS]; // of the tasks in conversations
