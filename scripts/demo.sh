@@ -38,14 +38,14 @@ step_into() {
 
 cat <<'T'
 PyramidDrop's demo: models/pocket, a LLaVA of five million parameters that was trained from scratch, on two CPU cores, with the
-pyramid. It names emoji, tells colors and counts; it cannot read. Four of ten of its test questions are answered rightly
-(docs/pocket.md); those below are picked. Half of the image tokens are dropped after each of four stages.
+pyramid: half of the image tokens are dropped after each of four stages. It tells what is where, and compares; it cannot read
+(docs/pocket.md has its figures). The questions below are picked, two of them such as it cannot answer.
 T
 set -- -m "$pocket/pyramid.gguf" --mmproj "$pocket/pyramid-mmproj.gguf"
 step 'Pictures it has never seen, a question about each; the picture, the question, the answer' \
     "$pdrop" eval "$@" --image-folder $pictures --question-file $pictures/questions.json --max_new_tokens 16 -v -q
 step_into "$build/demo.run" 'One of them from inside: ever fewer image tokens (printed as far as the totals)' \
-    "$pdrop" run "$@" --image $pictures/emoji-1.png -p 'Which object is at the top right?' -n 16 -v
+    "$pdrop" run "$@" --image $pictures/emoji-1.png -p 'Describe the picture.' -n 96 -v
 sed '/^total/q' "$build/demo.run"
 step_into "$build/demo.bench" 'In turn with the dense model, medians of 5 rounds in ms (the chief lines)' \
     "$pdrop" bench "$@" --text-tokens 40 -r 5 -n 4

@@ -26,7 +26,7 @@ import urllib.request
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "pocket")
 SEED, SIDE, EACH = 2026, 216, 4
-DIFFERENT = ("test-sizes-000001", "test-positions-000002", "test-positions-000003", "test-documents-000003", "test-emoji-000003")
+DIFFERENT = ("test-existence-000002", "test-numbers-000003", "test-documents-000000")
 SYSTEM = ("A chat between a curious user and an artificial intelligence assistant. "
           "The assistant gives helpful, detailed, and polite answers to the user's questions.")
 
