@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 // Keys of state.gguf.
-#define STEP_KEY  "pdrop.train.step"
-#define ORDER_KEY "pdrop.train.order"
+#define STEP_KEY   "pdrop.train.step"
+#define ORDER_KEY  "pdrop.train.order"
 #define COURSE_KEY "pdrop.train.course"
 
 static pd_status fail_path(pd_error *err, const char *path, const char *what) {

@@ -124,8 +124,9 @@ bool pd_ask_any(const pd_scene *scene, const int weights[PD_N_TASKS], bool held_
         rest -= weights[*tasks];
     const pd_task task = *tasks;
     int targets[PD_N_EMOJI]; // no task has more
-    pd_permutation(random, targets, pd_n_targets(task));
-    for (int i = 0; i < pd_n_targets(task); i++) {
+    const int n_targets = pd_n_targets(task);
+    pd_permutation(random, targets, n_targets);
+    for (int i = 0; i < n_targets; i++) {
         if (!passed_over(task, targets[i], random) &&
             pd_ask(scene, task, targets[i], held_out, random, question))
             return true;
