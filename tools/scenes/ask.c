@@ -116,13 +116,11 @@ bool pd_ask_any(const pd_scene *scene, const int weights[PD_N_TASKS], bool held_
         [PD_SCENE_CHART] = {1, {PD_TASK_CHARTS}},
     };
     const pd_task *tasks = asked[scene->kind].tasks;
-    int sum = 0;
+    int shares[7] = {0}, sum = 0;
     for (int i = 0; i < asked[scene->kind].n; i++)
-        sum += weights[tasks[i]];
+        sum += shares[i] = weights[tasks[i]];
     if (sum == 0) return false;
-    for (int rest = pd_pick(random, sum); rest >= weights[*tasks]; tasks++)
-        rest -= weights[*tasks];
-    const pd_task task = *tasks;
+    const pd_task task = tasks[pd_pick_weighed(random, shares, asked[scene->kind].n)];
     int targets[PD_N_EMOJI]; // no task has more
     const int n_targets = pd_n_targets(task);
     pd_permutation(random, targets, n_targets);

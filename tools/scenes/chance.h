@@ -30,6 +30,16 @@ static inline double pd_between(uint64_t *state, double low, double high) {
     return low + (high - low) * pd_random_uniform(state);
 }
 
+// An index below n, drawn with these weights, of which one is above 0 at least.
+static inline int pd_pick_weighed(uint64_t *random, const int *weights, int n) {
+    int sum = 0, index = 0;
+    for (int i = 0; i < n; i++)
+        sum += weights[i];
+    for (int rest = pd_pick(random, sum); rest >= weights[index]; index++)
+        rest -= weights[index];
+    return index;
+}
+
 // Puts 0 … n-1 into order[], in random order.
 static inline void pd_permutation(uint64_t *state, int *order, int n) {
     for (int i = 0; i < n; i++) {

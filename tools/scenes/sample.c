@@ -67,16 +67,6 @@ static void add_questions(const pd_sample_options *options, pd_sample *sample, b
     if (sample->n_questions == 0) add_weighed(sample, even, options->turns, told, held_out, random);
 }
 
-static pd_scene_kind draw_kind(const int mix[PD_N_SCENES], uint64_t *random) {
-    int sum = 0;
-    for (int i = 0; i < PD_N_SCENES; i++)
-        sum += mix[i];
-    int rest = pd_pick(random, sum), kind = 0;
-    while (rest >= mix[kind])
-        rest -= mix[kind++];
-    return (pd_scene_kind)kind;
-}
-
 // ---- pictures to train on ---------------------------------------------------------------------------------
 
 static void make_text_only(const pd_sample_options *options, pd_sample *sample, uint64_t *random) {
@@ -109,7 +99,8 @@ static void make_training(const pd_sample_options *options, int64_t index, pd_sa
     }
     uint64_t random = stream(options, FOR_SCENE, number);
     const bool held_out = pd_chance(&random, options->held_out);
-    pd_scene_compose(&sample->scene, draw_kind(options->mix, &random), options->most, held_out, &random);
+    pd_scene_compose(&sample->scene, (pd_scene_kind)pd_pick_weighed(&random, options->mix, PD_N_SCENES),
+                     options->most, held_out, &random);
     name_image(sample, number);
     if (options->kind == PD_KIND_CAPTIONS) {
         pd_caption(&sample->scene, sample->caption);
