@@ -141,12 +141,12 @@ static void the_newest_is_found_and_the_oldest_go(void **state) {
     fixture *f = *state;
     pd_error err;
     newest_is(f, NULL);
-    f->params.keep = 2;
     save(f, 9);
     save(f, 100); // by number, not by name
     newest_is(f, "checkpoint-100");
     save(f, 20);
     newest_is(f, "checkpoint-100");
+    assert_true(check(pd_checkpoint_remove(f->folder, 2, &err), &err));
     assert_int_equal(count_names(f->folder), 2);
     save(f, 100); // again, in place of the one there
     assert_int_equal(count_names(f->folder), 2);

@@ -79,6 +79,12 @@ expect 1 'record 0 (id "long"): the sample is longer than the context' $base --d
 trains 'a long sample' $base --data_path long.json --max_steps 2 --skip_bad_samples
 grep -q 'warning: skipped: long.json: record 0 (id "long")' err || fail 'a long sample: expected it to be named'
 grep -q 'records left out for a picture: 0, for their text: 1; samples cut off: 0' err || fail 'a long sample: expected it to be counted'
+# Where LLaVA's count does not add up there are no labels, and no loss.
+echo '[{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}, {"from": "human", "value": "and"},
+    {"from": "gpt", "value": ""}]}]' | tr -d '\n' >mismatch.json
+trains 'a mismatch' $base --data_path mismatch.json --max_steps 2
+grep -q '^{"step":2,"epoch":2,"loss":null,.*"labels":0,' new/log.jsonl || fail 'a mismatch: expected no loss'
+grep -q 'samples cut off: 0, without labels: [1-9]' err || fail 'a mismatch: expected it to be counted'
 trains 'a longer context than the model has' $base --data_path data.json --model_max_length 100000 --max_steps 1
 grep -q "samples are cut off at the model's context of 2048" err || fail 'a longer context: expected a line'
 
@@ -181,6 +187,11 @@ into kept 2 "kept: holds an earlier run's checkpoint-4" --max_steps 4
 into kept 2 "kept: holds an earlier run's checkpoint-4" --max_steps 4 --resume_from_checkpoint kept/checkpoint-2
 into kept 1 'nowhere.json: cannot open' --max_steps 4 --overwrite_output_dir --data_path nowhere.json
 into kept 1 'nowhere.gguf: cannot open' --max_steps 4 --overwrite_output_dir -m nowhere.gguf
+into kept 1 'nowhere/' --max_steps 4 --overwrite_output_dir --image_folder nowhere
+into kept 1 'the template v0 is not one to train with' --max_steps 4 --overwrite_output_dir --version v0
+into kept 2 'kept/model.gguf: the run begins with it and would write its result over it' --max_steps 4 --overwrite_output_dir \
+    -m kept/model.gguf
+into kept 2 'kept/mmproj.gguf: the run begins with it' --max_steps 4 --overwrite_output_dir --vision_tower kept/mmproj.gguf
 into kept 2 'kept/checkpoint-4: the checkpoint is of another run (seed 42, ' --max_steps 4 --resume --seed 7
 into kept 2 "kept/checkpoint-4: expected at most this run's 3 steps, found 4 done" --max_steps 3 --resume
 into kept 1 'state.gguf: tensor blk.0.attn_k.weight: expected f32 [64, 32], found f32 [64, 64]: a checkpoint of another geometry' \
@@ -215,6 +226,14 @@ mkdir kept/.checkpoint-9.tmp kept/.checkpoint-1.removed.tmp
 for file in model mmproj checkpoint-4/state; do
     grep -q "^$(cksum "kept/$file.gguf")\$" kept.before || fail "resuming from the last but one: another $file.gguf"
 done
+# A checkpoint that cannot be removed is no reason to stop.
+trains 'in the way' $base --max_steps 3 --save_steps 1
+mkdir new/checkpoint-1/mine
+"$pdrop" $base -o new --max_steps 4 --save_steps 1 --save_total_limit 1 --resume >out 2>err </dev/null || fail 'in the way: expected success'
+grep -q 'warning: new/.checkpoint-1.removed.tmp: cannot remove' err || fail 'in the way: expected a warning'
+[ "$(find new -name 'checkpoint-*' -prune)" = new/checkpoint-4 ] || fail 'in the way: expected the last checkpoint'
+"$pdrop" $base -o new --max_steps 4 --save_steps 1 --save_total_limit 1 --resume >out 2>err </dev/null || fail 'in the way, again: expected success'
+rm -rf new/.checkpoint-1.removed.tmp
 trains 'anew' $base --max_steps 2
 "$pdrop" $base -o kept --max_steps 2 --overwrite_output_dir >out 2>err </dev/null || fail 'overwriting: expected success'
 [ "$(find kept -name 'checkpoint-*' -prune)" = kept/checkpoint-2 ] || fail 'overwriting: expected one checkpoint'
@@ -237,7 +256,7 @@ before=$(cksum runs/new/scratch.gguf)
 timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 >out 2>err </dev/null
 judge 'from scratch, again' 2 "runs/new: holds an earlier run's checkpoint-1" $?
 timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 --resume >out 2>err </dev/null
-judge 'from scratch, resumed with another seed' 2 'the checkpoint is of another run' $?
+judge 'from scratch, resumed with another seed' 2 'scratch.gguf: expected weights of seed 7, found 42' $?
 [ "$(cksum runs/new/scratch.gguf)" = "$before" ] || fail 'from scratch: a run that was refused wrote other weights'
 
 # ---- a full disk ------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static pd_train_params params;
 static struct {
@@ -162,21 +161,11 @@ static pd_status find_checkpoint(char **path, pd_error *err) {
     return PD_OK;
 }
 
-// Whether the pair that the run goes on with is there already.
-static bool has_scratch(void) {
-    const char *const names[] = {"scratch.gguf", "scratch-mmproj.gguf"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *path = pd_path_join(params.output_dir, names[i]);
-        const bool there = path && access(path, R_OK) == 0;
-        free(path);
-        if (!there) return false;
-    }
-    return true;
-}
-
 static pd_status write_scratch(pd_error *err) {
     if (params.resume_from_checkpoint) {
-        if (has_scratch()) return PD_OK;
+        bool found = false;
+        PD_TRY(pd_scratch_find(params.output_dir, params.seed, &found, err));
+        if (found) return PD_OK;
     } else if (!params.overwrite_output_dir) {
         PD_TRY(pd_checkpoint_expect_none(params.output_dir, -1, err));
     }

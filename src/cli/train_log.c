@@ -49,11 +49,12 @@ static bool is_first(const pd_train_log *log) {
 // What the data gave reason to, in one line at the end; nothing when there was nothing.
 static void sum_up(const pd_train_log *log) {
     const pd_train_report *r = &log->last;
-    if (r->bad_images + r->bad_samples + r->truncated == 0) return;
-    fprintf(
-        stderr,
-        "pdrop train: records left out for a picture: %lld, for their text: %lld; samples cut off: %lld\n",
-        (long long)r->bad_images, (long long)r->bad_samples, (long long)r->truncated);
+    if (r->bad_images + r->bad_samples + r->truncated + r->mismatches == 0) return;
+    fprintf(stderr,
+            "pdrop train: records left out for a picture: %lld, for their text: %lld; samples cut off: %lld, "
+            "without labels: %lld\n",
+            (long long)r->bad_images, (long long)r->bad_samples, (long long)r->truncated,
+            (long long)r->mismatches);
 }
 
 void pd_train_log_free(pd_train_log *log) {
@@ -109,25 +110,30 @@ static pd_status open_at(pd_train_log *log, int64_t step, pd_error *err) {
 }
 
 void pd_train_log_start(const pd_train_report *r, void *user) {
-    pd_train_log *log = user;
-    pd_error err;
+    const pd_train_log *log = user;
     if (!is_first(log)) return;
     fprintf(stderr, "pdrop train: %lld samples, %.2f M parameters, %lld steps from %lld on; products in %s\n",
             (long long)r->n_samples, (double)r->n_parameters * 1e-6, (long long)r->n_steps,
             (long long)r->first_step, r->compute);
-    if (open_at(log, r->first_step, &err) != PD_OK) pd_train_log_line(PD_LOG_WARNING, err.message, log);
+}
+
+// The log that is there stays until a step has been done.
+static void open_log(pd_train_log *log, int64_t first_step) {
+    pd_error err;
+    if (open_at(log, first_step, &err) != PD_OK) pd_train_log_line(PD_LOG_WARNING, err.message, log);
 }
 
 static void write_line(pd_train_log *log, const pd_train_report *r) {
-    char line[640];
+    char line[640], loss[32] = "null"; // there is none without labels
+    if (r->n_labels > 0) snprintf(loss, sizeof loss, "%.9g", r->loss);
     snprintf(line, sizeof line,
-             "{\"step\":%lld,\"epoch\":%.6g,\"loss\":%.9g,\"learning_rate\":%.9g,\"grad_norm\":%.9g,"
+             "{\"step\":%lld,\"epoch\":%.6g,\"loss\":%s,\"learning_rate\":%.9g,\"grad_norm\":%.9g,"
              "\"labels\":%lld,"
              "\"rows\":%lld,\"image_rows\":%lld,\"image_rows_mean\":%.6g,\"step_ms\":%.1f,\"wait_ms\":%.1f,"
              "\"sync_ms\":%.1f,\"tokens_per_second\":%.1f}\n",
-             (long long)r->step, r->epoch, r->loss, r->learning_rate, r->gradient_norm,
-             (long long)r->n_labels, (long long)r->n_rows, (long long)r->n_image_rows, r->image_rows_mean,
-             r->step_ms, r->wait_ms, r->sync_ms, 1e3 * (double)r->n_rows / r->step_ms);
+             (long long)r->step, r->epoch, loss, r->learning_rate, r->gradient_norm, (long long)r->n_labels,
+             (long long)r->n_rows, (long long)r->n_image_rows, r->image_rows_mean, r->step_ms, r->wait_ms,
+             r->sync_ms, 1e3 * (double)r->n_rows / r->step_ms);
     if (log->file && (fputs(line, log->file) == EOF || fflush(log->file) != 0)) {
         pd_train_log_line(PD_LOG_WARNING, "log.jsonl: cannot write; it ends here", log);
         fclose(log->file);
@@ -181,7 +187,8 @@ void pd_train_log_step(const pd_train_report *r, void *user) {
     if (!is_first(log)) return;
     const bool first = r->step == r->first_step + 1;
     log->mean_ms = first ? r->step_ms : 0.95 * log->mean_ms + 0.05 * r->step_ms;
-    log->mean_loss = first ? r->loss : 0.95 * log->mean_loss + 0.05 * r->loss;
+    if (first) open_log(log, r->first_step);
+    if (r->n_labels > 0) log->mean_loss = first ? r->loss : 0.95 * log->mean_loss + 0.05 * r->loss;
     write_line(log, r);
     // without a terminal a line now and then, for those who read it later
     const bool due = log->terminal || r->step == r->n_steps || r->step % 50 == 0 || first;

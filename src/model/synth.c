@@ -4,8 +4,10 @@
 #include "base/random.h"
 
 #include <gguf.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -357,6 +359,11 @@ static void set_name(synth *s, const char *architecture) {
              s->params->initializer ? "" : ", random weights");
     gguf_set_val_str(s->gguf, "general.architecture", architecture);
     gguf_set_val_str(s->gguf, "general.name", name);
+    if (s->params->initializer) {
+        char seed[24];
+        snprintf(seed, sizeof seed, "%" PRIu64, s->params->seed);
+        gguf_set_val_str(s->gguf, PD_INITIAL_SEED_KEY, seed);
+    }
 }
 
 pd_status pd_synth_model(const pd_synth_params *params, const char *path, pd_error *err) {

@@ -19,6 +19,9 @@ typedef struct pd_synth_params {
     void *user;
 } pd_synth_params;
 
+// Metadata of weights that a training from scratch begins with: their seed, as text.
+#define PD_INITIAL_SEED_KEY "pdrop.initial_seed"
+
 // The pair that a training from scratch begins with: all f32. The file must stay open while it is written.
 pd_synth_params pd_synth_from_scratch(const pd_geometry_file *file, uint64_t seed);
 

@@ -144,8 +144,11 @@ static pd_status remove_some(const char *output_dir, size_t keep, int64_t after,
     int64_t *steps = NULL;
     size_t n = 0;
     pd_status status = list_steps(output_dir, &steps, &n, err);
-    for (size_t i = 0; status == PD_OK && i + keep < n; i++) {
-        if (steps[i] > after) status = remove_checkpoint(output_dir, steps[i], err);
+    if (status != PD_OK) n = 0;
+    for (size_t i = 0; i + keep < n; i++) { // one that stays is no reason to keep the others
+        if (steps[i] <= after) continue;
+        const pd_status removed = remove_checkpoint(output_dir, steps[i], err);
+        if (removed != PD_OK) status = removed;
     }
     free(steps);
     return status;
@@ -179,7 +182,7 @@ pd_status pd_checkpoint_clean(const char *output_dir, pd_error *err) {
         if (!path) {
             status = pd_fail_memory(err, strlen(output_dir), "a path");
         } else if (is_folder) {
-            status = remove_folder(path, err);
+            remove_folder(path, NULL); // what somebody still reads stays until the next time
         } else if (unlink(path) != 0 && errno != ENOENT) {
             status = fail_path(err, path, "cannot remove");
         }
@@ -351,8 +354,10 @@ static pd_status put_in_place(const char *output_dir, int64_t step, const char *
         status = fail_path(err, path, "cannot create");
         rename(removed, path);
     }
-    if (status == PD_OK) sync_folder(output_dir);
-    if (status == PD_OK) status = remove_folder(removed, err);
+    if (status == PD_OK) {
+        sync_folder(output_dir);
+        remove_folder(removed, NULL); // has lost its name; pd_checkpoint_clean tries again
+    }
     free(removed);
     return status;
 }
@@ -370,6 +375,5 @@ pd_status pd_checkpoint_save(const pd_checkpoint_params *params, const pd_checkp
     }
     free(temporary);
     free(path);
-    if (status != PD_OK || params->keep <= 0) return status;
-    return pd_checkpoint_remove(params->output_dir, params->keep, err);
+    return status;
 }

@@ -20,7 +20,6 @@ typedef struct pd_checkpoint_params {
     const pd_weights *weights; // whose files are exported
     const pd_parameters *parameters;
     enum ggml_type type; // of exported matrices
-    int32_t keep;        // the newest so many; 0: all
 } pd_checkpoint_params;
 
 // PD_ERR_BACKEND, and nothing written, when a parameter is no longer a number.
@@ -32,13 +31,13 @@ pd_status pd_checkpoint_export(const pd_checkpoint_params *params, const char *f
 pd_status pd_checkpoint_newest(const char *output_dir, char **path, pd_error *err);
 // PD_ERR_ARGUMENT when there is one of a later step than `after`: for a run that begins there (−1: anew).
 pd_status pd_checkpoint_expect_none(const char *output_dir, int64_t after, pd_error *err);
-// Removes all checkpoints but the newest `keep`.
+// Removes all checkpoints but the newest `keep`. One that cannot be removed loses its name, where it can.
 pd_status pd_checkpoint_remove(const char *output_dir, int32_t keep, pd_error *err);
 // Removes all checkpoints of later steps than `after`.
 pd_status pd_checkpoint_remove_after(const char *output_dir, int64_t after, pd_error *err);
 // Whether `path` is the output folder's own checkpoint of that step.
 bool pd_checkpoint_is_own(const char *output_dir, int64_t step, const char *path);
-// Removes what runs that were killed while they saved have left half-written.
+// Removes, as far as it can, what runs that were killed while they saved have left half-written.
 pd_status pd_checkpoint_clean(const char *output_dir, pd_error *err);
 // Fills the parameters and their moments, and *run. PD_ERR_FORMAT names the first parameter that is missing
 // or of another shape: a checkpoint of another geometry, or of a run that trains something else.

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include "base/file.h"
 #include "base/random.h"
 #include "engine/encode.h"
 #include "train/checkpoint.h"
@@ -11,6 +12,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void pd_train_params_default(pd_train_params *params) {
@@ -51,6 +53,7 @@ typedef struct {
     pd_step *step;
     pd_optimizer *optimizer;
     int output_folder; // the first rank's hold on it; −1: none
+    bool cleared;      // what overwrite_output_dir removes is gone
     pd_checkpoint_params checkpoint;
     pd_checkpoint_run run;
     pd_train_sample *samples;         // [share]: a step's, of this rank
@@ -129,8 +132,25 @@ static int32_t threads(const trainer *t) {
     return pd_ranks_threads(t->params->ranks);
 }
 
+// The trained pair is written beside the checkpoints: not over what the run begins with, which --resume
+// needs.
+static pd_status expect_another(const char *input, const char *output_dir, const char *name, pd_error *err) {
+    struct stat in, out;
+    char *path = input ? pd_path_join(output_dir, name) : NULL;
+    const bool same = path && stat(input, &in) == 0 && stat(path, &out) == 0 && in.st_dev == out.st_dev &&
+                      in.st_ino == out.st_ino;
+    free(path);
+    return same ? pd_fail(err, PD_ERR_ARGUMENT,
+                          "%s: the run begins with it and would write its result over it (expected another "
+                          "output_dir, or another name)",
+                          input)
+                : PD_OK;
+}
+
 static pd_status open_model(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
+    PD_TRY(expect_another(p->model_name_or_path, p->output_dir, "model.gguf", err));
+    PD_TRY(expect_another(p->vision_tower, p->output_dir, "mmproj.gguf", err));
     const int32_t n_threads = threads(t);
     PD_TRY(pd_backend_create(pd_device_cpu(), n_threads, p->cancel, &t->backend, err));
     PD_TRY(pd_weights_load(p->model_name_or_path, p->vision_tower, pd_device_cpu(), &t->weights, err));
@@ -260,8 +280,8 @@ static pd_status open_loader(trainer *t, pd_error *err) {
     int64_t position = 0;
     int32_t count = 0;
     pd_sampler_batch(&t->sampler, pd_ranks_index(p->ranks), t->run.step, 0, &position, &count);
-    const int32_t cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    const int32_t workers = p->dataloader_num_workers > 0 ? p->dataloader_num_workers : 1 + cores / 4;
+    const int32_t workers =
+        p->dataloader_num_workers > 0 ? p->dataloader_num_workers : 1 + t->backend.n_threads / 4;
     const pd_loader_params params = {.sample = {.dataset = t->dataset,
                                                 .image_folder = p->image_folder,
                                                 .preprocess = t->weights.has_vision ? &t->preprocess : NULL,
@@ -283,11 +303,16 @@ static pd_status open_loader(trainer *t, pd_error *err) {
     return pd_loader_create(&params, &t->loader, err);
 }
 
-// When everything is known to be there: what is to be overwritten goes.
-static pd_status clear_output(const trainer *t, pd_error *err) {
+// Behind the first step, when model and data have been found sound: what is to be overwritten goes.
+static pd_status clear_output(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
-    if (!is_first(t) || !p->overwrite_output_dir) return PD_OK;
-    return pd_checkpoint_remove_after(p->output_dir, p->resume_from_checkpoint ? t->run.step : -1, err);
+    pd_status status = PD_OK;
+    if (t->cleared) return PD_OK;
+    t->cleared = true;
+    if (is_first(t) && p->overwrite_output_dir)
+        status = pd_checkpoint_remove_after(p->output_dir,
+                                            p->resume_from_checkpoint ? t->report.first_step : -1, err);
+    return pd_ranks_agree(p->ranks, status, err);
 }
 
 static pd_status make_output(trainer *t, pd_error *err) {
@@ -295,8 +320,7 @@ static pd_status make_output(trainer *t, pd_error *err) {
     t->checkpoint = (pd_checkpoint_params){.output_dir = p->output_dir,
                                            .weights = &t->weights,
                                            .parameters = &t->parameters,
-                                           .type = p->save_type,
-                                           .keep = p->save_total_limit};
+                                           .type = p->save_type};
     t->saved = -1;
     if (!is_first(t)) return PD_OK;
     PD_TRY(pd_output_folder_open(p->output_dir, &t->output_folder, err));
@@ -379,6 +403,7 @@ enum {
     SUM_BAD_IMAGES,
     SUM_BAD_SAMPLES,
     SUM_TRUNCATED,
+    SUM_MISMATCHES,
     SUMS
 };
 
@@ -445,7 +470,8 @@ static pd_status compute_step(trainer *t, int32_t n, pd_error *err) {
     const pd_loader_stats stats = pd_loader_get_stats(t->loader);
     double n_labels = 0.0, sums[SUMS] = {[SUM_BAD_IMAGES] = (double)stats.bad_images,
                                          [SUM_BAD_SAMPLES] = (double)stats.bad_samples,
-                                         [SUM_TRUNCATED] = (double)stats.truncated};
+                                         [SUM_TRUNCATED] = (double)stats.truncated,
+                                         [SUM_MISMATCHES] = (double)stats.mismatches};
     for (int32_t i = 0; i < n; i++)
         n_labels += pd_sample_n_labels(&t->samples[i]);
     PD_TRY(pd_ranks_sum(ranks, &n_labels, 1, err));
@@ -462,6 +488,7 @@ static pd_status compute_step(trainer *t, int32_t n, pd_error *err) {
     t->report.bad_images = (int64_t)sums[SUM_BAD_IMAGES];
     t->report.bad_samples = (int64_t)sums[SUM_BAD_SAMPLES];
     t->report.truncated = (int64_t)sums[SUM_TRUNCATED];
+    t->report.mismatches = (int64_t)sums[SUM_MISMATCHES];
     return agree(t, optimise(t, err), err);
 }
 
@@ -494,13 +521,22 @@ static pd_status train_step(trainer *t, pd_error *err) {
 
 // ---- the run -----------------------------------------------------------------------------------------------
 
+// A checkpoint that cannot be removed, for somebody reads it, is no reason to stop.
+static void remove_old(const trainer *t) {
+    pd_error err;
+    const int32_t keep = t->params->save_total_limit;
+    if (keep > 0 && pd_checkpoint_remove(t->params->output_dir, keep, &err) != PD_OK)
+        say(t, PD_LOG_WARNING, "%s", err.message);
+}
+
 static pd_status save(trainer *t, pd_error *err) {
     pd_status status = PD_OK;
-    if (t->saved == t->run.step) return PD_OK;
-    if (is_first(t)) {
+    if (is_first(t) && t->saved != t->run.step) {
         status = pd_checkpoint_save(&t->checkpoint, &t->run, err);
-        if (status == PD_OK)
+        if (status == PD_OK) {
             say(t, PD_LOG_INFO, "saved %s/checkpoint-%lld", t->params->output_dir, (long long)t->run.step);
+            remove_old(t);
+        }
     }
     t->saved = t->run.step;
     return pd_ranks_agree(t->params->ranks, status, err);
@@ -533,8 +569,10 @@ static pd_status run(trainer *t, pd_error *err) {
         const pd_status status = train_step(t, err);
         if (status == PD_ERR_CANCELLED) return stop(t, err);
         PD_TRY(status);
+        PD_TRY(clear_output(t, err));
         if (save_steps > 0 && t->run.step % save_steps == 0) PD_TRY(save(t, err));
     }
+    PD_TRY(clear_output(t, err));
     return finish(t, err);
 }
 
@@ -542,7 +580,6 @@ pd_status pd_train(const pd_train_params *params, pd_error *err) {
     trainer t = {.params = params, .output_folder = -1};
     pd_status status = pd_ranks_agree(params->ranks, open_all(&t, err), err);
     if (status == PD_OK) status = pd_ranks_agree(params->ranks, compare_ranks(&t, err), err);
-    if (status == PD_OK) status = pd_ranks_agree(params->ranks, clear_output(&t, err), err);
     if (status == PD_OK) status = run(&t, err);
     close_all(&t);
     return status;

@@ -64,7 +64,7 @@ typedef struct pd_train_params {
 struct pd_train_report {
     int64_t step, n_steps; // steps done, and in all
     double epoch;
-    double loss;                            // of the step: mean over its labels
+    double loss;                            // of the step: mean over its labels; without labels 0
     double learning_rate;                   // of the decoder's group
     double gradient_norm;                   // before clipping
     int64_t n_labels, n_rows, n_image_rows; // of the step; rows before the first layer
@@ -74,6 +74,7 @@ struct pd_train_report {
     // Since the start of this process.
     int64_t first_step;
     int64_t bad_images, bad_samples, truncated; // records, once on every rank that met them; samples
+    int64_t mismatches;                         // samples without labels after a tokenization mismatch
     // Of the run.
     int64_t n_parameters, n_samples;
     const char *compute; // what computes the products
