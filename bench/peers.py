@@ -98,7 +98,10 @@ class Bench:
         return found.group(1).split("|") if found else []
 
     def compute_arguments(self, compute):
-        return ["--compute", compute] if self.computes else []
+        if not self.computes:
+            return []
+        # Without memory for packed weights a row must fail, and not be ggml's.
+        return ["--compute", compute, *([] if compute == "ggml" else ["--compute-strict"])]
 
     def compute_for(self, wanted):
         """The compute type that stands for `wanted` on this machine."""

@@ -6,8 +6,10 @@
 #include <stdio.h>
 
 // oneDNN's masks of instruction sets (dnnl_cpu_isa_t): each generation has its own bit over those before.
+// Other CPUs have bits with other meanings.
 enum { BIT_AVX2_VNNI = 0x08, BIT_AVX512 = 0x20, BIT_AVX512_VNNI = 0x40, BIT_AVX512_BF16 = 0x80 };
 
+#if defined(__x86_64__)
 static const char *cpu_name(void) {
     const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
     static const struct {
@@ -25,6 +27,20 @@ static const char *cpu_name(void) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if ((isa & names[i].isa) == names[i].isa) return names[i].name;
     }
+    return "cpu";
+}
+
+static bool has_bits(unsigned bits) {
+    const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
+    return isa != (unsigned)dnnl_cpu_isa_default && (isa & bits) != 0;
+}
+
+// Whether bf16 products, where there are any, are faster than f32's.
+static bool bf16_is_fast(void) {
+    return has_bits(BIT_AVX512_BF16);
+}
+#else
+static const char *cpu_name(void) {
 #if defined(__aarch64__)
     return "arm";
 #else
@@ -33,9 +49,14 @@ static const char *cpu_name(void) {
 }
 
 static bool has_bits(unsigned bits) {
-    const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
-    return isa != (unsigned)dnnl_cpu_isa_default && (isa & bits) != 0;
+    (void)bits;
+    return false;
 }
+
+static bool bf16_is_fast(void) {
+    return true;
+}
+#endif
 
 // Whether there is a kernel at all, whatever its speed.
 static bool can_multiply(pd_gemm_cache *cache, pd_number_kind kind) {
@@ -95,8 +116,7 @@ pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, bool eight_bi
     *choice = (pd_choice){.changing = PD_NUMBER_F32,
                           .range = pd_int8_range_for(saturating),
                           .group = int16 ? PD_INT16_GROUP : PD_INT8_GROUP};
-    const bool fast_bf16 = bf16 && has_bits(BIT_AVX512_BF16);
-    if (compute == PD_COMPUTE_BF16 ? bf16 : compute != PD_COMPUTE_F32 && fast_bf16)
+    if (compute == PD_COMPUTE_BF16 ? bf16 : compute != PD_COMPUTE_F32 && bf16 && bf16_is_fast())
         choice->changing = PD_NUMBER_BF16;
     choice->floating = compute == PD_COMPUTE_INT8 && integers ? integer : choice->changing;
     // Both are at least as exact as ggml's own kernels for quantised weights, which round activations to

@@ -101,12 +101,13 @@ static pd_status fill_entry(pd_packed *packed, const pd_lower_params *params, pd
     ggml_free(ctx);
     if (params->cancel && atomic_load_explicit(params->cancel, memory_order_relaxed))
         return pd_fail(err, PD_ERR_CANCELLED, "cancelled");
-    for (int32_t i = 0; i < params->n_threads; i++) {
-        const dnnl_status_t failed = workers[i].failed;
+    dnnl_status_t failed = dnnl_success;
+    for (int32_t i = 0; i < params->n_threads; i++) { // the workers go on, maybe without packed weights
+        if (workers[i].failed != dnnl_success) failed = workers[i].failed;
         workers[i].failed = dnnl_success;
-        if (failed == dnnl_out_of_memory) return pd_fail_memory(err, packed->panel_bytes, "packing weights");
-        if (failed != dnnl_success) return pd_fail(err, PD_ERR_BACKEND, "oneDNN: packing weights failed");
     }
+    if (failed == dnnl_out_of_memory) return pd_fail_memory(err, packed->panel_bytes, "packing weights");
+    if (failed != dnnl_success) return pd_fail(err, PD_ERR_BACKEND, "oneDNN: packing weights failed");
     if (status != GGML_STATUS_SUCCESS) return pd_fail(err, PD_ERR_BACKEND, "ggml failed to pack weights");
     packed->ready = true;
     return PD_OK;
