@@ -300,13 +300,15 @@ typedef struct pd_stats {
     int32_t n_prompt_tokens; // text and image tokens of the prompt
     int32_t n_image_tokens;
     int32_t n_generated;
+    int32_t n_decoded; // passes through the decoder behind the prompt's: for every token of the answer but
+                       // its last, which takes one too where an end token follows
     const pd_stage_stats *stages; // n_stages of them
     double image_ms;              // resampling and tiling
     double vit_ms;                // vision tower (0 when every picture was encoded before)
     double projector_ms;
     double prefill_ms;     // decoder: embedding, stages, ranking, output head
     double rank_ms;        // of prefill_ms
-    double decode_ms;      // generated tokens after the first
+    double decode_ms;      // n_decoded passes
     double first_token_ms; // from the call of prompt to the first token drawn
     uint64_t kv_bytes;
     uint64_t kv_bytes_dense;

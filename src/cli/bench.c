@@ -139,7 +139,7 @@ static pd_status run_round(contestant *c, const int32_t *tokens, size_t n_tokens
     c->rounds[PREFILL_MS][round] = s->prefill_ms;
     c->rounds[RANK_MS][round] = s->rank_ms;
     c->rounds[FIRST_TOKEN_MS][round] = s->first_token_ms;
-    c->rounds[DECODE_MS][round] = s->n_generated > 1 ? s->decode_ms / (s->n_generated - 1) : 0.0;
+    c->rounds[DECODE_MS][round] = s->n_decoded > 0 ? s->decode_ms / s->n_decoded : 0.0;
     for (int32_t i = 0; i < s->n_stages; i++) {
         c->rounds[FIRST_STAGE_MS + i][round] = s->stages[i].layers_ms;
         c->stages[i] = s->stages[i];
@@ -161,6 +161,7 @@ static pd_status run_rounds(contestant *contestants, size_t n_contestants, int32
             tokens[i] = is_image ? PD_IMAGE_TOKEN : (int32_t)(pd_random_next(&state) % (uint64_t)n_vocab);
         }
         status = make_images(&state, round, images, err);
+        if (status == PD_OK && pd_cli_signalled()) status = pd_fail(err, PD_ERR_CANCELLED, "cancelled");
         for (size_t c = 0; c < n_contestants && status == PD_OK; c++) {
             status = run_round(&contestants[c], tokens, n_tokens, images, n_images, round, err);
         }

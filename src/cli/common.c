@@ -281,9 +281,9 @@ void pd_cli_print_stats(FILE *out, const pd_stats *s, const pd_policy *policy, c
             s->prefill_ms > 0 ? 1e3 * s->n_prompt_tokens / s->prefill_ms : 0.0,
             s->prefill_ms > 0 ? percent(s->rank_ms, s->prefill_ms) : 0.0);
     fprintf(out, "first token %.1f ms\n", s->first_token_ms);
-    if (s->n_generated > 1 && s->decode_ms > 0) {
+    if (s->n_decoded > 0 && s->decode_ms > 0) {
         fprintf(out, "decode      %d tokens, %.2f tokens/s\n", s->n_generated,
-                1e3 * (s->n_generated - 1) / s->decode_ms);
+                1e3 * s->n_decoded / s->decode_ms);
     }
     fprintf(out, "image MACs  %.4g T, dense %.4g T (%.1f %%)\n", s->image_tmacs, s->image_tmacs_dense,
             percent(s->image_tmacs, s->image_tmacs_dense));
@@ -327,7 +327,8 @@ static void handle_signals(void (*handler)(int)) {
     static char stack[64 * 1024]; // AVX-512's registers and AMX's tiles are saved on it
     const stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
     sigaltstack(&alternate, NULL);
-    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+    // Cancelling is asked for between steps; a write that waits for its terminal must not fail for it.
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK | SA_RESTART};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);

@@ -64,7 +64,9 @@ static pd_status count(const pd_geometry *geometry, int32_t image_tokens, const 
         double flops = pd_prefill_flops(h, policy, &schedule);
         if (geometry->vision.n_layers > 0) {
             const int32_t patches = pd_vision_n_patches(&geometry->vision);
-            const int32_t tiles = (image_tokens + patches - 1) / patches; // of a picture
+            // Of a picture: a tile's patches and at most as many newlines as it has rows.
+            const int32_t most = patches + geometry->vision.image_size / geometry->vision.patch_size;
+            const int32_t tiles = (image_tokens + most - 1) / most;
             flops += (double)flags.n_images * tiles *
                      (pd_vision_tower_flops(&geometry->vision) +
                       pd_projector_flops(&geometry->vision, geometry->projector_hidden, h->n_embd));

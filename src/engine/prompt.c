@@ -389,6 +389,7 @@ pd_status pd_session_forward(pd_session *session, pd_error *err) {
     PD_TRY(pd_decode(&job, token, n_before, &session->step, err));
     PD_TRY(check_logits(session, err));
     session->stats.decode_ms += pd_now_ms() - start;
+    session->stats.n_decoded++;
     session->logits_ready = true;
     pd_session_count_kv(session);
     return PD_OK;
