@@ -1072,9 +1072,14 @@ static void figures(void **state) {
     generate(session, tokens, 1);
     const double first_token_ms = stats->first_token_ms;
     assert_true(first_token_ms >= stats->prefill_ms + stats->vit_ms);
-    assert_true(stats->decode_ms == 0.0);
+    assert_true(stats->n_decoded == 0 && stats->decode_ms == 0.0);
     generate(session, tokens, 2);
+    assert_int_equal(stats->n_decoded, 2);
     assert_true(stats->decode_ms > 0.0);
+    const float *logits; // an end token is drawn from a pass of its own
+    size_t n_logits;
+    assert_int_equal(pd_session_logits(session, &logits, &n_logits, NULL), PD_OK);
+    assert_int_equal(stats->n_decoded, 3);
     assert_true(stats->first_token_ms == first_token_ms);
     // 16 image tokens, d 64, m 128: per layer 4·n·d² + 2·n²·d + 3·n·d·m, in T
     const double n[] = {16, 8, 4};

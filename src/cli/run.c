@@ -108,6 +108,7 @@ static pd_status print_json(pd_session *session, const char *answer, pd_error *e
     yyjson_mut_obj_add_int(doc, root, "n_prompt_tokens", s->n_prompt_tokens);
     yyjson_mut_obj_add_int(doc, root, "n_image_tokens", s->n_image_tokens);
     yyjson_mut_obj_add_int(doc, root, "n_generated", s->n_generated);
+    yyjson_mut_obj_add_int(doc, root, "n_decoded", s->n_decoded);
     add_stages(doc, root, s);
     add_kept(doc, root, session, s);
     const struct {

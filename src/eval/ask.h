@@ -10,7 +10,7 @@ typedef struct pd_eval_answer {
     int32_t n_prompt_tokens, n_image_tokens, n_generated;
     double encode_ms;  // picture, vision tower and projector; 0 where it was encoded before
     double prefill_ms; // decoder
-    double decode_ms;  // tokens after the first
+    double decode_ms;  // passes behind the prompt
 } pd_eval_answer;
 
 // Questions are answered in any order and told in theirs, by the calling thread. Not PD_OK ends all.
