@@ -39,7 +39,7 @@ step_into() {
 cat <<'T'
 PyramidDrop's demo: models/pocket, a LLaVA of five million parameters that was trained from scratch, on two CPU cores, with the
 pyramid: half of the image tokens are dropped after each of four stages. It tells what is where, and compares; it cannot read
-(docs/pocket.md has its figures). The questions below are picked, two of them such as it cannot answer.
+(docs/pocket.md has its figures). The questions below are picked, one of them such as it cannot answer.
 T
 set -- -m "$pocket/pyramid.gguf" --mmproj "$pocket/pyramid-mmproj.gguf"
 step 'Pictures it has never seen, a question about each; the picture, the question, the answer' \

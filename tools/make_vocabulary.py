@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import tempfile
 
@@ -22,7 +23,7 @@ import sentencepiece
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MODEL = os.path.join(ROOT, "models", "pocket", "vocabulary.gguf")
-SIZE = 1152  # all words of the data set are whole then
+SIZE = 1152  # all words that are said, but not read, are whole then
 CONTEXT = 512  # tokens; what a geometry file says goes before it
 SYSTEMS = [
     "A chat between a curious {} and an artificial intelligence assistant. "
@@ -46,14 +47,21 @@ def turns(record):
     return list(zip(values[::2], values[1::2]))
 
 
+def small(text):
+    """What is read in pictures is said in capitals. Those stay single letters, so that it is spelt: the vocabulary
+    learns such words small."""
+    return re.sub(r"\b[A-Z]+\b", lambda word: word[0].lower(), text)
+
+
 def corpus(scenes):
     """Lines in the proportions of training: templates, questions, answers, captions."""
     lines = []
     for record in records(scenes, "questions", "train", 20000, 1, "--text-only", "0.05"):
-        lines += ["USER: %s ASSISTANT: %s" % turn for turn in turns(record)]
+        asked = [(small(question), small(answer)) for question, answer in turns(record)]
+        lines += ["USER: %s ASSISTANT: %s" % turn for turn in asked]
         # Behind "<image>" and a line's end a word has no space before it.
-        lines.append(":" + turns(record)[0][0])
-    lines += [turns(record)[0][1] for record in records(scenes, "captions", "train", 20000, 1)]
+        lines.append(":" + asked[0][0])
+    lines += [small(turns(record)[0][1]) for record in records(scenes, "captions", "train", 20000, 1)]
     lines += SYSTEMS * 4000 + ["###Human: ", "###Assistant: "] * 500
     lines.append(ALPHABET)
     return lines

@@ -7,10 +7,11 @@
 
 enum { MAX_GAPS = 2, MAX_FACTS = 12, MAX_WORD = 32, MAX_TEXT = 128 };
 
-// "at the top left a large red circle" or "at the top a red sign with the word open".
+// "at the top left a large red circle" or "at the top a red sign with the word OPEN".
 typedef struct {
     char size[MAX_WORD], color[MAX_WORD], noun[MAX_WORD], place[MAX_WORD];
-    char what[MAX_WORD], text[MAX_WORD]; // of writing: "word" or "number", and which
+    char what[MAX_WORD]; // of writing: "word", "number", "letter" or "digit"
+    char text[MAX_WORD]; // and which
 } fact;
 
 typedef struct {
@@ -75,12 +76,12 @@ static void read_fact(const char *text, fact *f) {
         copy(words[n++], word, strlen(word));
     if (n == 2) { // a dog
         strcpy(f->noun, words[1]);
-    } else if (n == 7) { // a red sign with the word open
+    } else if (n == 7) { // a red sign with the word OPEN
         strcpy(f->color, words[1]);
         strcpy(f->noun, "sign");
         strcpy(f->what, words[5]);
         strcpy(f->text, words[6]);
-    } else if (n == 4 && strcmp(words[0], "the") == 0) { // the red word open
+    } else if (n == 4 && strcmp(words[0], "the") == 0) { // the red word OPEN
         strcpy(f->color, words[1]);
         strcpy(f->what, words[2]);
         strcpy(f->text, words[3]);
@@ -97,7 +98,7 @@ static void read_caption(const char *caption, facts *all) {
     text[strcspn(text, ".")] = '\0';
     *all = (facts){.kind = "objects"};
     char *rest = strchr(text, ':');
-    if (rest) { // a receipt: tea 12, total 12
+    if (rest) { // a receipt: TEA 12, total 12
         copy(all->kind, text + 2, strcspn(text + 2, " :"));
         rest++;
     } else {
@@ -233,20 +234,30 @@ static bool answer_relation(const facts *all, const char *question, char answer[
     return true;
 }
 
+// "word", "number", "letter" or "digit".
+static const char *asked_sort(const char *question) {
+    static const char *const sorts[] = {"word", "number", "letter"};
+    for (size_t i = 0; i < sizeof sorts / sizeof *sorts; i++) {
+        if (strstr(question, sorts[i])) return sorts[i];
+    }
+    return "digit";
+}
+
 static bool answer_writing(const facts *all, const char *question, char answer[ANSWER_SIZE]) {
     gaps g;
     const fact *f = NULL;
     if (FORM("What is written here?", "What can you read?")) {
         f = find_writing(all, NULL, NULL, NULL, NULL, false);
     } else if (FORM("Which * can you read?", "What is the word?", "What is the number?")) {
-        f = find_writing(all, strstr(question, "word") ? "word" : "number", NULL, NULL, NULL, false);
+        f = find_writing(all, asked_sort(question), NULL, NULL, NULL, false);
     } else if (FORM("What * is on the * sign?", "Which * is on the * sign?")) {
         f = find_writing(all, g.text[0], g.text[1], NULL, NULL, true);
-    } else if (FORM("What word is *?", "Which word is *?", "What number is *?", "Which number is *?")) {
-        f = find_writing(all, strstr(question, "word") ? "word" : "number", NULL, g.text[0] + 7, NULL, false);
+    } else if (FORM("What word is *?", "Which word is *?", "What number is *?", "Which number is *?",
+                    "What letter is *?", "Which letter is *?", "What digit is *?", "Which digit is *?")) {
+        f = find_writing(all, asked_sort(question), NULL, g.text[0] + 7, NULL, false);
     } else if (FORM("What is the * word?", "Read the * word.", "What is the * number?",
                     "Read the * number.")) {
-        f = find_writing(all, strstr(question, "word") ? "word" : "number", g.text[0], NULL, NULL, false);
+        f = find_writing(all, asked_sort(question), g.text[0], NULL, NULL, false);
     } else {
         return false;
     }
@@ -347,7 +358,7 @@ static void answer_document(const facts *all, const char *question, char answer[
     if (label && same(label, "total")) say_number(answer, sum); // not what is printed: what it must be
 }
 
-// "the red bar", "bar a", "tea".
+// "the red bar", "bar A", "TEA".
 static const fact *find_bar(const facts *all, const char *phrase) {
     gaps g;
     const char *name = phrase;

@@ -82,6 +82,8 @@ bool pd_ask(const pd_scene *scene, pd_task task, int target, bool held_out, uint
         return task == PD_TASK_CHARTS && pd_ask_chart(scene, target, random, question);
     case PD_SCENE_SIGNS:
         return pd_ask_signs(scene, task, target, random, question);
+    case PD_SCENE_LETTERS:
+        return pd_ask_letters(scene, task, target, random, question);
     case PD_SCENE_OBJECTS:
     case PD_SCENE_EMOJI:
         return pd_ask_objects(scene, task, target, held_out, random, question);
@@ -114,6 +116,7 @@ bool pd_ask_any(const pd_scene *scene, const int weights[PD_N_TASKS], bool held_
                              PD_TASK_POSITIONS}},
         [PD_SCENE_DOCUMENT] = {1, {PD_TASK_DOCUMENTS}},
         [PD_SCENE_CHART] = {1, {PD_TASK_CHARTS}},
+        [PD_SCENE_LETTERS] = {2, {PD_TASK_WORDS, PD_TASK_NUMBERS}},
     };
     const pd_task *tasks = asked[scene->kind].tasks;
     int shares[7] = {0}, sum = 0;

@@ -38,7 +38,7 @@ static const char *row_phrase(const pd_item *sign) {
 }
 
 static void ask_text(const pd_scene *scene, const pd_item *sign, uint64_t *random, pd_question *question) {
-    const char *what = sign->number ? "number" : "word";
+    const char *what = pd_writing(scene, sign);
     const int n = count_signs(scene, false, false);
     const bool only_of_kind = count_signs(scene, true, sign->number) == 1;
     char first[32], second[32];
@@ -80,7 +80,7 @@ bool pd_ask_signs(const pd_scene *scene, pd_task task, int target, uint64_t *ran
             return true;
         }
         if (task == PD_TASK_COLORS && sign->color == target) {
-            const char *what = sign->number ? "number" : "word";
+            const char *what = pd_writing(scene, sign);
             if (sign->board && count_signs(scene, false, false) == 1 && pd_chance(random, 0.5)) {
                 ASK(question, "color of a sign", NULL, NULL, "What color is the sign?",
                     "What is the color of the sign?");
@@ -93,6 +93,25 @@ bool pd_ask_signs(const pd_scene *scene, pd_task task, int target, uint64_t *ran
             pd_word_answer(question, pd_colors[target].name);
             return true;
         }
+    }
+    return false;
+}
+
+// ---- letters ----------------------------------------------------------------------------------------------
+
+bool pd_ask_letters(const pd_scene *scene, pd_task task, int target, uint64_t *random,
+                    pd_question *question) {
+    const bool digit = task == PD_TASK_NUMBERS;
+    int order[PD_MAX_ITEMS];
+    if (target > 0) return false; // more digits than one
+    pd_permutation(random, order, scene->n_items);
+    for (int i = 0; i < scene->n_items; i++) {
+        const pd_item *item = &scene->items[order[i]];
+        if (item->number != digit) continue;
+        ASK(question, digit ? "digit at a place" : "letter at a place", pd_writing(scene, item),
+            pd_place_phrases[item->cell], "What %s is %s?", "Which %s is %s?");
+        pd_word_answer(question, item->text);
+        return true;
     }
     return false;
 }

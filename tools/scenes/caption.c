@@ -21,6 +21,11 @@ __attribute__((format(printf, 2, 3))) static void add(caption_writer *writer, co
     if (n > 0) writer->used += (size_t)n;
 }
 
+const char *pd_writing(const pd_scene *scene, const pd_item *item) {
+    if (scene->kind == PD_SCENE_LETTERS) return item->number ? "digit" : "letter";
+    return item->number ? "number" : "word";
+}
+
 // Where it is, then what it is: the words about a thing can look where the words before have led.
 static void add_item(caption_writer *writer, const pd_scene *scene, const pd_item *item) {
     const char *color = pd_colors[item->color].name;
@@ -37,12 +42,17 @@ static void add_item(caption_writer *writer, const pd_scene *scene, const pd_ite
         break;
     }
     case PD_ITEM_SIGN:
+        if (scene->kind == PD_SCENE_LETTERS) {
+            add(writer, "%s the %s %s %s", pd_place_phrases[item->cell], color, pd_writing(scene, item),
+                item->text);
+            break;
+        }
         if (!alone) add(writer, "%s ", pd_place_phrases[item->cell / 3 * 3 + 1]);
         if (item->board) {
-            add(writer, "%s %s sign with the %s %s", pd_article(color), color,
-                item->number ? "number" : "word", item->text);
+            add(writer, "%s %s sign with the %s %s", pd_article(color), color, pd_writing(scene, item),
+                item->text);
         } else {
-            add(writer, "the %s %s %s", color, item->number ? "number" : "word", item->text);
+            add(writer, "the %s %s %s", color, pd_writing(scene, item), item->text);
         }
         break;
     }

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const pd_scene_names[PD_N_SCENES + 1] = {"objects", "emoji", "signs", "document", "chart", NULL};
+const char *const pd_scene_names[PD_N_SCENES + 1] = {"objects", "emoji",   "signs", "document",
+                                                     "chart",   "letters", NULL};
 
 static const double cell_side = (double)PD_SCENE_SIDE / 3;
 
@@ -181,6 +182,7 @@ static void make_sign(pd_item *item, bool held_out, uint64_t *random) {
     item->round = pd_chance(random, 0.5);
     item->frame = pd_chance(random, 0.5);
     item->turn = pd_between(random, -0.05, 0.05);
+    item->margin = 0.8;
 }
 
 static bool sign_repeats(const pd_scene *scene, const pd_item *item) {
@@ -225,6 +227,31 @@ void pd_compose_signs(pd_scene *scene, int most, bool held_out, uint64_t *random
     sort_items(scene);
 }
 
+// Letters and digits, no two alike, each in its cell.
+void pd_compose_letters(pd_scene *scene, int most, uint64_t *random) {
+    static const char symbols[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    int cells[PD_N_CELLS], order[sizeof symbols - 1];
+    pd_permutation(random, cells, PD_N_CELLS);
+    pd_permutation(random, order, (int)(sizeof order / sizeof *order));
+    scene->n_items = 1 + pd_pick(random, most);
+    for (int i = 0; i < scene->n_items; i++) {
+        pd_item *item = &scene->items[i];
+        item->kind = PD_ITEM_SIGN;
+        item->text[0] = symbols[order[i]];
+        item->number = order[i] >= 26;
+        do {
+            item->color = pd_pick(random, PD_N_COLORS);
+        } while (!pd_colors[item->color].dark);
+        item->font = pd_pick(random, PD_N_FONTS);
+        item->bold = pd_chance(random, 0.6);
+        item->turn = pd_between(random, -0.05, 0.05);
+        item->cap_height = pd_between(random, 18, 48);
+        place(item, cells[i], 1.3 * item->cap_height, random); // W is wider than high
+        item->diameter = cell_side - 4;
+    }
+    sort_items(scene);
+}
+
 void pd_scene_compose(pd_scene *scene, pd_scene_kind kind, int most, bool held_out, uint64_t *random) {
     *scene = (pd_scene){.kind = kind};
     scene->background = (pd_background){
@@ -249,6 +276,9 @@ void pd_scene_compose(pd_scene *scene, pd_scene_kind kind, int most, bool held_o
         break;
     case PD_SCENE_CHART:
         pd_compose_chart(scene, held_out, random);
+        break;
+    case PD_SCENE_LETTERS:
+        pd_compose_letters(scene, most, random);
         break;
     case PD_N_SCENES:
         break;

@@ -170,7 +170,7 @@ void pd_compose_chart(pd_scene *scene, bool held_out, uint64_t *random) {
                 label = pd_word(pd_draw_word(PD_WORD_GOODS, held_out, random));
             } while (!good_label(chart, i, label));
         } else if (chart->names == PD_BARS_BY_LETTER) {
-            static const char *const letters[PD_MAX_BARS] = {"a", "b", "c", "d", "e"};
+            static const char *const letters[PD_MAX_BARS] = {"A", "B", "C", "D", "E"};
             label = letters[i];
         }
         snprintf(chart->label[i], sizeof chart->label[i], "%s", label);

@@ -92,8 +92,9 @@ static void describe_pictures(const pd_dataset_options *options, char line[512])
                              pd_task_names[s->tasks[i]]);
         used += snprintf(line + used, 512 - (size_t)used, "]");
     } else {
-        used += snprintf(line + used, 512 - (size_t)used, ",\"mix\":[%d,%d,%d,%d,%d]", s->mix[0], s->mix[1],
-                         s->mix[2], s->mix[3], s->mix[4]);
+        for (int i = 0; i < PD_N_SCENES; i++)
+            used += snprintf(line + used, 512 - (size_t)used, "%s%d", i ? "," : ",\"mix\":[", s->mix[i]);
+        used += snprintf(line + used, 512 - (size_t)used, "]");
         if (s->most < PD_MAX_OBJECTS)
             used += snprintf(line + used, 512 - (size_t)used, ",\"most\":%d", s->most);
     }

@@ -12,7 +12,7 @@ static bool takes_dark_letters(int color) {
 void pd_draw_sign(struct pd_canvas *canvas, const pd_item *item) {
     cairo_t *cairo = canvas->cairo;
     pd_type type = {item->font, item->bold, item->cap_height};
-    const double padding = type.cap_height * 0.8;
+    const double padding = type.cap_height * item->margin;
     double width = pd_text_width(canvas, item->text, type);
     if (width + 2 * padding > item->diameter) { // wide letters: smaller ones
         type.cap_height *= (item->diameter - 2 * padding) / width;

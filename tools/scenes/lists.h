@@ -50,7 +50,7 @@ extern const char *const pd_places[PD_N_CELLS];
 extern const char *const pd_place_phrases[PD_N_CELLS];
 
 int pd_n_words(void);
-const char *pd_word(int word); // lower case, 2 to 6 letters
+const char *pd_word(int word); // 2 to 6 capitals, as it is drawn
 pd_word_class pd_word_class_of(int word);
 const char *pd_article(const char *noun); // "a" or "an"
 

@@ -42,8 +42,9 @@ static const pd_option option_table[] = {
     {PD_OPTION_INT, 0, "--size", "N", "pixels a side (default: 224)", &flags.size, 56, 2048, NULL},
     {PD_OPTION_INT, 0, "--turns", "N", "questions a picture, at most (default: 4)", &flags.turns, 1,
      PD_MAX_TURNS, NULL},
-    {PD_OPTION_INT, 0, "--most", "N", "shapes, emoji or signs in a training picture, at most (default: 6)",
-     &flags.most, 1, PD_MAX_OBJECTS, NULL},
+    {PD_OPTION_INT, 0, "--most", "N",
+     "shapes, emoji, signs or letters in a training picture, at most (default: 6)", &flags.most, 1,
+     PD_MAX_OBJECTS, NULL},
     {PD_OPTION_FLOAT, 0, "--text-only", "SHARE", "records without a picture (default: 0)", &flags.text_only,
      0, 1, NULL},
     {PD_OPTION_FLOAT, 0, "--describe", "SHARE",
@@ -56,8 +57,8 @@ static const pd_option option_table[] = {
     {PD_OPTION_FLOAT, 0, "--held-out", "SHARE",
      "records about what training never sees (default: 0.1; train: none)", &flags.held_out, 0, 1, NULL},
     {PD_OPTION_STRING, 0, "--mix", "LIST",
-     "weights of scenes (default: objects=34,emoji=14,signs=24,document=14,chart=14)", &flags.mix, 0, 0,
-     NULL},
+     "weights of scenes (default: objects=34,emoji=14,signs=24,document=14,chart=14; there are letters too)",
+     &flags.mix, 0, 0, NULL},
     {PD_OPTION_STRING, 0, "--tasks", "LIST", "tasks of --kind eval, such as colors,words (default: all)",
      &flags.tasks, 0, 0, NULL},
     {PD_OPTION_OFF, 0, "--no-images", NULL, "only the JSON", &flags.images, 0, 0, NULL},
@@ -133,7 +134,7 @@ static pd_status parse_weights(const char *list, pd_sample_options *samples, pd_
         const int task = find_name(pd_task_names, word, length);
         char *end = NULL;
         const long weight = task >= 0 && word[length] == '=' ? strtol(word + length + 1, &end, 10) : -1;
-        if (weight < 0 || weight > 10000 || (*end != ',' && *end != '\0'))
+        if (weight < 0 || weight > 10000 || end == word + length + 1 || (*end != ',' && *end != '\0'))
             return pd_fail(err, PD_ERR_ARGUMENT,
                            "--ask: expected tasks with weights from 0 to 10000 (%s=1,%s=1,…), found \"%s\"",
                            pd_task_names[0], pd_task_names[1], list);
@@ -144,7 +145,7 @@ static pd_status parse_weights(const char *list, pd_sample_options *samples, pd_
 }
 
 static pd_status parse_mix(const char *list, pd_sample_options *samples, pd_error *err) {
-    static const int usual[PD_N_SCENES] = {34, 14, 24, 14, 14};
+    static const int usual[PD_N_SCENES] = {34, 14, 24, 14, 14, 0};
     memcpy(samples->mix, usual, sizeof usual);
     if (!list) return PD_OK;
     memset(samples->mix, 0, sizeof samples->mix);
@@ -154,11 +155,10 @@ static pd_status parse_mix(const char *list, pd_sample_options *samples, pd_erro
         char *end = NULL;
         const long weight = scene >= 0 && word[length] == '=' ? strtol(word + length + 1, &end, 10) : -1;
         if (weight < 1 || weight > 10000 || (*end != ',' && *end != '\0'))
-            return pd_fail(
-                err, PD_ERR_ARGUMENT,
-                "--mix: expected objects=N,emoji=N,signs=N,document=N,chart=N, some of them, each N "
-                "from 1 to 10000, found \"%s\"",
-                list);
+            return pd_fail(err, PD_ERR_ARGUMENT,
+                           "--mix: expected objects=N,emoji=N,signs=N,document=N,chart=N,letters=N, some of "
+                           "them, each N from 1 to 10000, found \"%s\"",
+                           list);
         samples->mix[scene] = (int)weight;
         if (*end == '\0') return PD_OK;
         word = end + 1;

@@ -69,10 +69,13 @@ void pd_ask_text_only(uint64_t *random, char question[PD_MAX_QUESTION], char ans
 bool pd_ask_objects(const pd_scene *scene, pd_task task, int target, bool held_out, uint64_t *random,
                     pd_question *question);
 bool pd_ask_signs(const pd_scene *scene, pd_task task, int target, uint64_t *random, pd_question *question);
+bool pd_ask_letters(const pd_scene *scene, pd_task task, int target, uint64_t *random, pd_question *question);
 bool pd_ask_document(const pd_scene *scene, int target, uint64_t *random, pd_question *question);
 bool pd_ask_chart(const pd_scene *scene, int target, uint64_t *random, pd_question *question);
 
 // Fills in a question whose wording is one of n formats, drawn at random, each with at most two "%s".
 void pd_word_question(pd_question *question, const char *type, const char *const *formats, int n,
                       const char *first, const char *second, uint64_t *random);
+// What writing is called: "word", "number", "letter" or "digit".
+const char *pd_writing(const pd_scene *scene, const pd_item *item);
 void pd_word_answer(pd_question *question, const char *answer);

@@ -20,6 +20,7 @@ typedef enum {
     PD_SCENE_SIGNS, // words and numbers
     PD_SCENE_DOCUMENT,
     PD_SCENE_CHART,
+    PD_SCENE_LETTERS, // single ones, large
     PD_N_SCENES,
 } pd_scene_kind;
 
@@ -29,7 +30,7 @@ typedef enum { PD_ITEM_SHAPE, PD_ITEM_EMOJI, PD_ITEM_SIGN } pd_item_kind;
 
 typedef struct pd_item {
     pd_item_kind kind;
-    int cell;        // of a 3 x 3 grid, row by row; a sign takes its row, or two cells from here on
+    int cell;        // of a 3 x 3 grid, row by row; a word or number takes its row, or two cells from here on
     double x, y;     // centre
     double diameter; // of a shape or an emoji; the width that a sign may take
     double turn;     // radians
@@ -37,10 +38,11 @@ typedef struct pd_item {
     int shape;
     int emoji;
     bool large;              // of a shape
-    char text[PD_MAX_TEXT];  // of a sign, lower case
+    char text[PD_MAX_TEXT];  // of a sign
     bool number;             // digits
     bool board;              // letters on a board, else on the background
     double cap_height;       // of the letters
+    double margin;           // free on either side of them, in their heights
     int font;                // pd_fonts
     bool bold, round, frame; // of a sign
 } pd_item;
@@ -115,6 +117,7 @@ double pd_document_height(const pd_document *document);
 void pd_compose_objects(pd_scene *scene, int most, bool held_out, uint64_t *random);
 void pd_compose_emoji(pd_scene *scene, int most, uint64_t *random);
 void pd_compose_signs(pd_scene *scene, int most, bool held_out, uint64_t *random);
+void pd_compose_letters(pd_scene *scene, int most, uint64_t *random);
 void pd_compose_document(pd_scene *scene, bool held_out, uint64_t *random);
 void pd_compose_chart(pd_scene *scene, bool held_out, uint64_t *random);
 
