@@ -156,6 +156,12 @@ pd_status pd_file_writer_reserve(pd_file_writer *writer, size_t size, pd_error *
     return PD_OK;
 }
 
+bool pd_same_file(const char *a, const char *b) {
+    struct stat first, second;
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
 char *pd_path_join(const char *folder, const char *name) {
     const size_t size = strlen(folder) + strlen(name) + 2;
     char *path = malloc(size);

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 
 // A read-only mapping of a whole regular file. `data` is NULL exactly when `size` is 0.
@@ -37,5 +38,7 @@ void pd_file_writer_discard(pd_file_writer *writer);
 // systems and systems that cannot say pass.
 pd_status pd_file_writer_reserve(pd_file_writer *writer, size_t size, pd_error *err);
 
+// Whether both paths lead to one file or folder that is there.
+bool pd_same_file(const char *a, const char *b);
 // "folder/name", malloc'd; NULL when there is no memory.
 char *pd_path_join(const char *folder, const char *name);

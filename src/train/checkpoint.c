@@ -113,10 +113,8 @@ pd_status pd_checkpoint_expect_none(const char *output_dir, int64_t after, pd_er
 }
 
 bool pd_checkpoint_is_own(const char *output_dir, int64_t step, const char *path) {
-    struct stat own, other;
     char *own_path = checkpoint_path(output_dir, "checkpoint-%lld", step);
-    const bool same = own_path && stat(own_path, &own) == 0 && stat(path, &other) == 0 &&
-                      own.st_dev == other.st_dev && own.st_ino == other.st_ino;
+    const bool same = own_path && pd_same_file(own_path, path);
     free(own_path);
     return same;
 }

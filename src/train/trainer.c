@@ -12,7 +12,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 void pd_train_params_default(pd_train_params *params) {
@@ -135,10 +134,8 @@ static int32_t threads(const trainer *t) {
 // The trained pair is written beside the checkpoints: not over what the run begins with, which --resume
 // needs.
 static pd_status expect_another(const char *input, const char *output_dir, const char *name, pd_error *err) {
-    struct stat in, out;
     char *path = input ? pd_path_join(output_dir, name) : NULL;
-    const bool same = path && stat(input, &in) == 0 && stat(path, &out) == 0 && in.st_dev == out.st_dev &&
-                      in.st_ino == out.st_ino;
+    const bool same = path && pd_same_file(input, path);
     free(path);
     return same ? pd_fail(err, PD_ERR_ARGUMENT,
                           "%s: the run begins with it and would write its result over it (expected another "

@@ -125,23 +125,30 @@ static pd_status parse_tasks(const char *list, pd_sample_options *samples, pd_er
     }
 }
 
-// "existence=4,words=0": of those that are named; the others keep 1.
-static pd_status parse_weights(const char *list, pd_sample_options *samples, pd_error *err) {
+// "existence=4,words=0": weights from `least` to 10000 of those that are named; the others keep theirs. False
+// where the list is another.
+static bool read_weights(const char *list, const char *const *names, long least, int *weights) {
+    for (const char *word = list;;) {
+        const size_t length = strcspn(word, "=");
+        const int name = find_name(names, word, length);
+        if (name < 0 || word[length] != '=') return false;
+        const char *digits = word + length + 1;
+        char *end;
+        const long weight = strtol(digits, &end, 10);
+        if (end == digits || weight < least || weight > 10000 || (*end != ',' && *end != '\0')) return false;
+        weights[name] = (int)weight;
+        if (*end == '\0') return true;
+        word = end + 1;
+    }
+}
+
+static pd_status parse_ask(const char *list, pd_sample_options *samples, pd_error *err) {
     for (int i = 0; i < PD_N_TASKS; i++)
         samples->weights[i] = 1;
-    for (const char *word = list; word;) {
-        const size_t length = strcspn(word, "=");
-        const int task = find_name(pd_task_names, word, length);
-        char *end = NULL;
-        const long weight = task >= 0 && word[length] == '=' ? strtol(word + length + 1, &end, 10) : -1;
-        if (weight < 0 || weight > 10000 || end == word + length + 1 || (*end != ',' && *end != '\0'))
-            return pd_fail(err, PD_ERR_ARGUMENT,
-                           "--ask: expected tasks with weights from 0 to 10000 (%s=1,%s=1,…), found \"%s\"",
-                           pd_task_names[0], pd_task_names[1], list);
-        samples->weights[task] = (int)weight;
-        word = *end == ',' ? end + 1 : NULL;
-    }
-    return PD_OK;
+    if (!list || read_weights(list, pd_task_names, 0, samples->weights)) return PD_OK;
+    return pd_fail(err, PD_ERR_ARGUMENT,
+                   "--ask: expected tasks with weights from 0 to 10000 (%s=1,%s=1,…), found \"%s\"",
+                   pd_task_names[0], pd_task_names[1], list);
 }
 
 static pd_status parse_mix(const char *list, pd_sample_options *samples, pd_error *err) {
@@ -149,20 +156,12 @@ static pd_status parse_mix(const char *list, pd_sample_options *samples, pd_erro
     memcpy(samples->mix, usual, sizeof usual);
     if (!list) return PD_OK;
     memset(samples->mix, 0, sizeof samples->mix);
-    for (const char *word = list;;) {
-        const size_t length = strcspn(word, "=");
-        const int scene = find_name(pd_scene_names, word, length);
-        char *end = NULL;
-        const long weight = scene >= 0 && word[length] == '=' ? strtol(word + length + 1, &end, 10) : -1;
-        if (weight < 1 || weight > 10000 || (*end != ',' && *end != '\0'))
-            return pd_fail(err, PD_ERR_ARGUMENT,
-                           "--mix: expected objects=N,emoji=N,signs=N,document=N,chart=N,letters=N, some of "
-                           "them, each N from 1 to 10000, found \"%s\"",
-                           list);
-        samples->mix[scene] = (int)weight;
-        if (*end == '\0') return PD_OK;
-        word = end + 1;
-    }
+    if (read_weights(list, pd_scene_names, 1, samples->mix)) return PD_OK;
+    return pd_fail(
+        err, PD_ERR_ARGUMENT,
+        "--mix: expected objects=N,emoji=N,signs=N,document=N,chart=N,letters=N, some of them, each "
+        "N from 1 to 10000, found \"%s\"",
+        list);
 }
 
 static pd_status set_options(pd_dataset_options *options, pd_error *err) {
@@ -198,7 +197,7 @@ static pd_status set_options(pd_dataset_options *options, pd_error *err) {
         return pd_fail(err, PD_ERR_ARGUMENT, "--tasks: expected --kind eval (for training, see --mix)");
     if (!flags.out && !flags.report) return pd_fail(err, PD_ERR_ARGUMENT, "no folder: give one with --out");
     PD_TRY(parse_tasks(flags.tasks, s, err));
-    PD_TRY(parse_weights(flags.ask, s, err));
+    PD_TRY(parse_ask(flags.ask, s, err));
     PD_TRY(parse_mix(flags.mix, s, err));
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     options->out = flags.out;
