@@ -135,6 +135,65 @@ static void weights_that_are_no_numbers_are_not_saved(void **state) {
     save(f, 2);
 }
 
+// Matrices only: a vector's type is always f32.
+static void weights_beyond_their_type_are_not_saved(void **state) {
+    fixture *f = *state;
+    pd_error err;
+    const pd_checkpoint_run run = {.step = 2, .order = ""};
+    pd_parameter *matrix = pd_parameters_find(&f->parameters, "mm.0.weight");
+    const struct {
+        enum ggml_type type;
+        float large;
+        bool fits;
+    } cases[] = {{GGML_TYPE_F16, 65504.0F, true},        {GGML_TYPE_F16, -65537.0F, false},
+                 {GGML_TYPE_BF16, 1e30F, true},          {GGML_TYPE_F32, 1e30F, true},
+                 {GGML_TYPE_Q8_0, 127 * 65504.0F, true}, {GGML_TYPE_Q8_0, 1e7F, false}};
+    assert_non_null(matrix);
+    float *first = matrix->weight->data;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        *first = cases[i].large;
+        f->params.type = cases[i].type;
+        const pd_status status = pd_checkpoint_save(&f->params, &run, &err);
+        assert_int_equal(status, cases[i].fits ? PD_OK : PD_ERR_BACKEND);
+        if (!cases[i].fits) assert_non_null(strstr(err.message, "mm.0.weight: expected numbers within"));
+        assert_int_equal(count_names(f->folder), 1); // the first case's
+    }
+}
+
+// What a run began with is told apart by its shapes and by the weights that it leaves as they are.
+static void a_model_has_a_fingerprint(void **state) {
+    fixture *f = *state;
+    pd_error err;
+    pd_weights other;
+    pd_parameters parameters;
+    const uint64_t base = pd_parameters_base(&f->parameters, &f->weights);
+    float *trained = f->parameters.all[0].weight->data;
+    *trained += 1.0F;
+    assert_true(pd_parameters_base(&f->parameters, &f->weights) == base);
+    assert_true(
+        check(pd_weights_load(PD_TEST_DATA "/parity/mha.gguf", NULL, pd_device_cpu(), &other, &err), &err));
+    const pd_trainable trainable = {.groups = {[PD_GROUP_DECODER] = true}};
+    assert_true(check(pd_parameters_create(&trainable, &f->backend, &other, &parameters, &err), &err));
+    assert_true(pd_parameters_base(&parameters, &other) != base);
+    pd_parameters_free(&parameters);
+    pd_weights_free(&other);
+}
+
+static void own_checkpoints_are_told_from_other_files(void **state) {
+    fixture *f = *state;
+    pd_error err;
+    bool holds = false;
+    char path[400];
+    save(f, 3);
+    snprintf(path, sizeof path, "%s/./checkpoint-3/mmproj.gguf", f->folder);
+    assert_true(check(pd_checkpoint_holds(f->folder, "mmproj.gguf", path, &holds, &err), &err));
+    assert_true(holds);
+    assert_true(check(
+        pd_checkpoint_holds(f->folder, "mmproj.gguf", PD_TEST_DATA "/parity/mha-mmproj.gguf", &holds, &err),
+        &err));
+    assert_false(holds);
+}
+
 // ---- folders -----------------------------------------------------------------------------------------------
 
 static void the_newest_is_found_and_the_oldest_go(void **state) {
@@ -228,6 +287,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(saved_state_comes_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(weights_that_are_no_numbers_are_not_saved, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(weights_beyond_their_type_are_not_saved, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_model_has_a_fingerprint, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(own_checkpoints_are_told_from_other_files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_newest_is_found_and_the_oldest_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(leftovers_are_removed_and_nothing_else, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_cancelled_step_is_a_whole_one, set_up, tear_down),

@@ -82,8 +82,10 @@ grep -q 'records left out for a picture: 0, for their text: 1; samples cut off: 
 # Where LLaVA's count does not add up there are no labels, and no loss.
 echo '[{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}, {"from": "human", "value": "and"},
     {"from": "gpt", "value": ""}]}]' | tr -d '\n' >mismatch.json
-trains 'a mismatch' $base --data_path mismatch.json --max_steps 2
-grep -q '^{"step":2,"epoch":2,"loss":null,.*"labels":0,' new/log.jsonl || fail 'a mismatch: expected no loss'
+expect 1 'mismatch.json: expected answers to learn under the template v1, found none in 1 steps' $base --data_path mismatch.json --max_steps 2
+sed 's/]}]$/]}, {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]}]/' mismatch.json >half.json
+trains 'a mismatch' $base --data_path half.json --per_device_train_batch_size 1 --max_steps 2
+[ "$(grep -c '"loss":null,.*"labels":0,' new/log.jsonl)" = 1 ] || fail 'a mismatch: expected no loss in one of two steps'
 grep -q 'samples cut off: 0, without labels: [1-9]' err || fail 'a mismatch: expected it to be counted'
 trains 'a longer context than the model has' $base --data_path data.json --model_max_length 100000 --max_steps 1
 grep -q "samples are cut off at the model's context of 2048" err || fail 'a longer context: expected a line'
@@ -189,9 +191,10 @@ into kept 1 'nowhere.json: cannot open' --max_steps 4 --overwrite_output_dir --d
 into kept 1 'nowhere.gguf: cannot open' --max_steps 4 --overwrite_output_dir -m nowhere.gguf
 into kept 1 'nowhere/' --max_steps 4 --overwrite_output_dir --image_folder nowhere
 into kept 1 'the template v0 is not one to train with' --max_steps 4 --overwrite_output_dir --version v0
-into kept 2 'kept/model.gguf: the run begins with it and would write its result over it' --max_steps 4 --overwrite_output_dir \
+into kept 2 'kept/model.gguf: the run begins with it and would write over it or remove it' --max_steps 4 --overwrite_output_dir \
     -m kept/model.gguf
 into kept 2 'kept/mmproj.gguf: the run begins with it' --max_steps 4 --overwrite_output_dir --vision_tower kept/mmproj.gguf
+into kept 2 'kept/checkpoint-4/model.gguf: the run begins with it' --max_steps 4 --overwrite_output_dir -m kept/checkpoint-4/model.gguf
 into kept 2 'kept/checkpoint-4: the checkpoint is of another run (seed 42, ' --max_steps 4 --resume --seed 7
 into kept 2 "kept/checkpoint-4: expected at most this run's 3 steps, found 4 done" --max_steps 3 --resume
 into kept 1 'state.gguf: tensor blk.0.attn_k.weight: expected f32 [64, 32], found f32 [64, 64]: a checkpoint of another geometry' \
@@ -213,6 +216,10 @@ into nan.run 1 'expected numbers' --max_steps 4 --save_steps 1 --resume
 [ "$(ls nan.run)" = "$(printf 'checkpoint-2\nlog.jsonl')" ] || fail 'NaN after resuming: expected no other checkpoint'
 find kept -type f -exec cksum {} + | sort >kept.after
 cmp -s kept.before kept.after || fail 'runs that failed changed the checkpoints of the run before'
+# What training leaves as it is belongs to the run, too.
+"$pdrop" $base -o adapters --max_steps 2 --lora_enable --lora_r 4 >out 2>err </dev/null || fail 'adapters: expected success'
+into adapters 2 'adapters/checkpoint-2: the checkpoint is of a run that began with another model (fingerprint ' \
+    --max_steps 4 --lora_enable --lora_r 4 --resume -m kept/model.gguf
 # A run that is over writes its checkpoint no second time.
 before=$(ls -i kept/checkpoint-4/state.gguf)
 "$pdrop" $base -o kept --max_steps 4 --save_steps 2 --resume >out 2>err </dev/null || fail 'resuming at the end: expected success'
@@ -247,17 +254,28 @@ wait $first
 [ $? = 130 ] || fail 'SIGTERM: expected exit code 130'
 
 # From scratch: the pair it begins with is part of the run.
-scratch_run="train --from_scratch $golden/../../models/pocket/geometry.json --data_path data.json --image_folder $golden/parity
-    --per_device_train_batch_size 1 --max_steps 1 -t 2 -q"
-expect 2 'expected neither --model_name_or_path nor --vision_tower' $scratch_run -m "$model"
+geometry=$golden/../../models/pocket/geometry.json
+scratch_run="train --data_path data.json --image_folder $golden/parity --per_device_train_batch_size 1 --max_steps 1 -t 2 -q"
+expect 2 'expected neither model_name_or_path nor vision_tower' $scratch_run --from_scratch "$geometry" -m "$model"
 expect 1 'data.json: ' train --from_scratch data.json --data_path data.json
+expect 1 'broken.json: line 5, column 13: ' $scratch_run --from_scratch "$geometry" --data_path broken.json
+expect 2 'layer 19 is beyond the model' $scratch_run --from_scratch "$geometry" --layer_list '[19]' --image_token_ratio_list '[.5]'
+sed 's/"num_hidden_layers": 12/"num_hidden_layers": 10/; s|vocabulary.gguf|'"$golden"'/../../models/pocket/&|' "$geometry" >other.json
+scratch_run="$scratch_run --from_scratch $geometry"
 "$pdrop" $scratch_run -o runs/new >out 2>err </dev/null || fail 'from scratch: expected success'
 before=$(cksum runs/new/scratch.gguf)
 timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 >out 2>err </dev/null
 judge 'from scratch, again' 2 "runs/new: holds an earlier run's checkpoint-1" $?
 timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 --resume >out 2>err </dev/null
 judge 'from scratch, resumed with another seed' 2 'scratch.gguf: expected weights of seed 7, found 42' $?
+timeout 60 "$pdrop" $scratch_run -o runs/new --from_scratch other.json --resume >out 2>err </dev/null
+judge 'from scratch, resumed with another geometry' 2 'scratch.gguf: expected a file of the geometry and vocabulary of other.json' $?
+timeout 60 "$pdrop" $scratch_run -o runs/new --seed 7 --overwrite_output_dir --image_folder nowhere >out 2>err </dev/null
+judge 'from scratch, overwriting without pictures' 1 'nowhere/' $?
 [ "$(cksum runs/new/scratch.gguf)" = "$before" ] || fail 'from scratch: a run that was refused wrote other weights'
+"$pdrop" $scratch_run -o runs/new --seed 7 --overwrite_output_dir >out 2>err </dev/null || fail 'from scratch, overwriting: expected success'
+[ "$(cksum runs/new/scratch.gguf)" != "$before" ] || fail 'from scratch, overwriting: expected other weights'
+[ -z "$(find runs -name '*.tmp')" ] || fail 'from scratch, overwriting: expected no leftovers'
 
 # ---- a full disk ------------------------------------------------------------------------------------------------
 

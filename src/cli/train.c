@@ -2,8 +2,8 @@
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/train_log.h"
+#include "model/geometry_file.h"
 #include "train/checkpoint.h"
-#include "train/scratch.h"
 #include "train/trainer.h"
 
 #include <stdlib.h>
@@ -11,8 +11,7 @@
 
 static pd_train_params params;
 static struct {
-    const char *save_type, *resume_from_checkpoint, *from_scratch;
-    char *scratch_model, *scratch_mmproj;
+    const char *save_type, *resume_from_checkpoint;
     int32_t max_steps, course, image_aspect_ratio, compute;
     bool resume, quiet, json;
 } flags = {.save_type = "f16"};
@@ -30,7 +29,8 @@ static const pd_option train_table[] = {
     {PD_OPTION_STRING, 0, "--vision_tower", "FILE",
      "vision tower and projector (mmproj GGUF); without it, text alone", &params.vision_tower, 0, 0, NULL},
     {PD_OPTION_STRING, 0, "--from_scratch", "FILE",
-     "instead of both: new weights of a geometry in JSON (see pdrop synth)", &flags.from_scratch, 0, 0, NULL},
+     "instead of both: new weights of a geometry in JSON (see pdrop synth)", &params.from_scratch, 0, 0,
+     NULL},
     {PD_OPTION_STRING, 0, "--version", "NAME", "conversation template: plain, v1, … (default: v1)",
      &params.version, 0, 0, NULL},
     {.type = PD_OPTION_HEADING, .help = "data"},
@@ -140,15 +140,29 @@ static const pd_command command = {
     .tables = tables,
 };
 
-// The policy is for a model of so many layers, before the trainer opens it.
-static pd_status read_policy(pd_error *err) {
+static pd_status n_layers_of_geometry(int32_t *n_layers, pd_error *err) {
+    pd_geometry_file file;
+    PD_TRY(pd_geometry_read(params.from_scratch, &file, err));
+    *n_layers = file.geometry.decoder.n_layers;
+    pd_geometry_file_close(&file);
+    return PD_OK;
+}
+
+static pd_status n_layers_of_model(int32_t *n_layers, pd_error *err) {
     pd_gguf gguf;
     pd_decoder_hyperparameters h;
     PD_TRY(pd_gguf_open(params.model_name_or_path, &gguf, err));
     const pd_status status = pd_decoder_hyperparameters_read(&gguf, &h, err);
     pd_gguf_close(&gguf);
-    PD_TRY(status);
-    return pd_cli_policy(h.n_layers, &params.policy, err);
+    *n_layers = h.n_layers;
+    return status;
+}
+
+// The policy is for a model of so many layers, before the trainer opens it.
+static pd_status read_policy(pd_error *err) {
+    int32_t n_layers = 0;
+    PD_TRY(params.from_scratch ? n_layers_of_geometry(&n_layers, err) : n_layers_of_model(&n_layers, err));
+    return pd_cli_policy(n_layers, &params.policy, err);
 }
 
 static pd_status find_checkpoint(char **path, pd_error *err) {
@@ -161,34 +175,6 @@ static pd_status find_checkpoint(char **path, pd_error *err) {
     return PD_OK;
 }
 
-static pd_status write_scratch(pd_error *err) {
-    if (params.resume_from_checkpoint) {
-        bool found = false;
-        PD_TRY(pd_scratch_find(params.output_dir, params.seed, &found, err));
-        if (found) return PD_OK;
-    } else if (!params.overwrite_output_dir) {
-        PD_TRY(pd_checkpoint_expect_none(params.output_dir, -1, err));
-    }
-    return pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, true, &flags.scratch_model,
-                           &flags.scratch_mmproj, err);
-}
-
-// The first rank writes the pair, and all take it.
-static pd_status make_scratch(pd_error *err) {
-    if (!flags.from_scratch) return PD_OK;
-    if (params.model_name_or_path || params.vision_tower)
-        return pd_fail(err, PD_ERR_ARGUMENT,
-                       "--from_scratch: expected neither --model_name_or_path nor --vision_tower with it");
-    const bool is_first = pd_ranks_index(params.ranks) == 0;
-    PD_TRY(pd_ranks_agree(params.ranks, is_first ? write_scratch(err) : PD_OK, err));
-    if (!flags.scratch_model)
-        PD_TRY(pd_scratch_pair(flags.from_scratch, params.output_dir, params.seed, false,
-                               &flags.scratch_model, &flags.scratch_mmproj, err));
-    params.model_name_or_path = flags.scratch_model;
-    params.vision_tower = flags.scratch_mmproj;
-    return PD_OK;
-}
-
 static pd_status expect_given(const char *name, const char *value, pd_error *err) {
     return value ? PD_OK : pd_fail(err, PD_ERR_ARGUMENT, "%s is missing (see pdrop train --help)", name);
 }
@@ -198,8 +184,7 @@ static pd_status prepare(char **checkpoint, pd_train_log **log, pd_error *err) {
     PD_TRY(expect_given("--data_path", params.data_path, err));
     PD_TRY(pd_export_type(flags.save_type, &params.save_type, err));
     PD_TRY(pd_ranks_agree(params.ranks, find_checkpoint(checkpoint, err), err));
-    PD_TRY(make_scratch(err));
-    PD_TRY(expect_given("--model_name_or_path", params.model_name_or_path, err));
+    if (!params.from_scratch) PD_TRY(expect_given("--model_name_or_path", params.model_name_or_path, err));
     params.image_aspect_ratio = (pd_aspect_ratio)flags.image_aspect_ratio;
     params.lr_scheduler_type = (pd_rate_course)flags.course;
     params.max_steps = flags.max_steps;
@@ -234,8 +219,6 @@ int pd_cli_train(int argc, char **argv) {
     }
     pd_train_log_free(log);
     free(checkpoint);
-    free(flags.scratch_model);
-    free(flags.scratch_mmproj);
     if (status != PD_OK) {
         const bool speaks = !params.ranks || pd_ranks_speaks(params.ranks);
         exit_code = speaks ? pd_cli_report(status, &err) : pd_cli_exit_code(status);

@@ -366,20 +366,14 @@ static void set_name(synth *s, const char *architecture) {
     }
 }
 
-pd_status pd_synth_model(const pd_synth_params *params, const char *path, pd_error *err) {
+static pd_status describe_model(synth *s, const pd_synth_params *params, pd_error *err) {
     const pd_geometry *geometry = params->geometry;
     const int32_t n_layers = n_decoder_layers(params);
-    synth s;
-    pd_status status = synth_init(&s, params, 3 + 9 * (size_t)n_layers, err);
-    if (status == PD_OK) {
-        set_name(&s, "llama");
-        add_decoder(&s, &geometry->decoder, n_layers);
-        status = params->vocabulary ? copy_vocabulary(&s, params->vocabulary, err)
-                                    : add_vocabulary(&s, geometry->decoder.n_vocab, err);
-    }
-    if (status == PD_OK) status = write_file(&s, path, err);
-    synth_free(&s);
-    return status;
+    PD_TRY(synth_init(s, params, 3 + 9 * (size_t)n_layers, err));
+    set_name(s, "llama");
+    add_decoder(s, &geometry->decoder, n_layers);
+    return params->vocabulary ? copy_vocabulary(s, params->vocabulary, err)
+                              : add_vocabulary(s, geometry->decoder.n_vocab, err);
 }
 
 static void add_vision(synth *s, const pd_vision_hyperparameters *h, int64_t hidden, int64_t n_embd) {
@@ -439,15 +433,53 @@ static void add_vision(synth *s, const pd_vision_hyperparameters *h, int64_t hid
     add_vector(s, n_embd, "mm.2.bias");
 }
 
-pd_status pd_synth_mmproj(const pd_synth_params *params, const char *path, pd_error *err) {
+static pd_status describe_mmproj(synth *s, const pd_synth_params *params, pd_error *err) {
     const pd_geometry *geometry = params->geometry;
+    PD_TRY(synth_init(s, params, 16 + 16 * (size_t)geometry->vision.n_layers, err));
+    set_name(s, "clip");
+    add_vision(s, &geometry->vision, geometry->projector_hidden, geometry->decoder.n_embd);
+    return PD_OK;
+}
+
+// ------------------------------------------------------------------------------------------------------------
+
+static pd_status synth_file(const pd_synth_params *params, bool mmproj, const char *path, pd_error *err) {
     synth s;
-    pd_status status = synth_init(&s, params, 16 + 16 * (size_t)geometry->vision.n_layers, err);
+    pd_status status = mmproj ? describe_mmproj(&s, params, err) : describe_model(&s, params, err);
+    if (status == PD_OK) status = write_file(&s, path, err);
+    synth_free(&s);
+    return status;
+}
+
+pd_status pd_synth_model(const pd_synth_params *params, const char *path, pd_error *err) {
+    return synth_file(params, false, path, err);
+}
+
+pd_status pd_synth_mmproj(const pd_synth_params *params, const char *path, pd_error *err) {
+    return synth_file(params, true, path, err);
+}
+
+static pd_status compare_header(const synth *s, const char *path, bool *same, pd_error *err) {
+    pd_mapped_file file;
+    PD_TRY(pd_mapped_file_open(path, &file, err));
+    const size_t size = gguf_get_meta_size(s->gguf);
+    void *header = malloc(size);
+    pd_status status = header ? PD_OK : pd_fail_memory(err, size, "a GGUF header");
     if (status == PD_OK) {
-        set_name(&s, "clip");
-        add_vision(&s, &geometry->vision, geometry->projector_hidden, geometry->decoder.n_embd);
-        status = write_file(&s, path, err);
+        gguf_get_meta_data(s->gguf, header);
+        *same = file.size >= size && memcmp(file.data, header, size) == 0;
     }
+    free(header);
+    pd_mapped_file_close(&file);
+    return status;
+}
+
+pd_status pd_synth_would_be(const pd_synth_params *params, bool mmproj, const char *path, bool *same,
+                            pd_error *err) {
+    synth s;
+    *same = false;
+    pd_status status = mmproj ? describe_mmproj(&s, params, err) : describe_model(&s, params, err);
+    if (status == PD_OK) status = compare_header(&s, path, same, err);
     synth_free(&s);
     return status;
 }

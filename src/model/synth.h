@@ -32,3 +32,7 @@ pd_status pd_synth_type(const char *name, enum ggml_type *type, pd_error *err);
 // q8_0, or f16. With tied embeddings there is no output.weight.
 pd_status pd_synth_model(const pd_synth_params *params, const char *path, pd_error *err);
 pd_status pd_synth_mmproj(const pd_synth_params *params, const char *path, pd_error *err);
+// Whether a file has the metadata and tensors, if not the weights, of that which would be written: of the
+// decoder's or, with `mmproj`, of the tower's and projector's.
+pd_status pd_synth_would_be(const pd_synth_params *params, bool mmproj, const char *path, bool *same,
+                            pd_error *err);

@@ -15,6 +15,7 @@
 #define STEP_KEY   "pdrop.train.step"
 #define ORDER_KEY  "pdrop.train.order"
 #define COURSE_KEY "pdrop.train.course"
+#define BASE_KEY   "pdrop.train.base"
 
 static pd_status fail_path(pd_error *err, const char *path, const char *what) {
     const int reason = errno;
@@ -117,6 +118,27 @@ bool pd_checkpoint_is_own(const char *output_dir, int64_t step, const char *path
     const bool same = own_path && pd_same_file(own_path, path);
     free(own_path);
     return same;
+}
+
+pd_status pd_checkpoint_holds(const char *output_dir, const char *name, const char *path, bool *holds,
+                              pd_error *err) {
+    int64_t *steps = NULL;
+    size_t n = 0;
+    pd_status status = list_steps(output_dir, &steps, &n, err);
+    *holds = false;
+    for (size_t i = 0; i < n && status == PD_OK && !*holds; i++) {
+        char *folder = checkpoint_path(output_dir, "checkpoint-%lld", steps[i]);
+        char *file = folder ? pd_path_join(folder, name) : NULL;
+        if (file) {
+            *holds = pd_same_file(file, path);
+        } else {
+            status = pd_fail_memory(err, strlen(output_dir), "a path");
+        }
+        free(file);
+        free(folder);
+    }
+    free(steps);
+    return status;
 }
 
 // Takes a checkpoint out of its name, so that no half of it is ever seen, and removes it.
@@ -230,6 +252,7 @@ static pd_status save_state(const pd_parameters *parameters, const pd_checkpoint
         gguf_set_val_u32(gguf, STEP_KEY, (uint32_t)run->step);
         gguf_set_val_str(gguf, ORDER_KEY, run->order);
         gguf_set_val_str(gguf, COURSE_KEY, run->course);
+        gguf_set_val_str(gguf, BASE_KEY, run->base);
         status = pd_gguf_write(path, gguf, tensors, state_bytes, &source, err);
     }
     if (gguf) gguf_free(gguf);
@@ -259,10 +282,11 @@ static pd_status load_part(const pd_gguf *gguf, struct ggml_tensor *to, const ch
 static pd_status load_state(const pd_gguf *gguf, const pd_parameters *parameters, pd_checkpoint_run *run,
                             pd_error *err) {
     uint32_t step = 0;
-    const char *order = NULL, *course = NULL;
+    const char *order = NULL, *course = NULL, *base = "";
     PD_TRY(pd_gguf_get_u32(gguf, STEP_KEY, true, &step, err));
     PD_TRY(pd_gguf_get_string(gguf, ORDER_KEY, true, &order, err));
     PD_TRY(pd_gguf_get_string(gguf, COURSE_KEY, true, &course, err));
+    PD_TRY(pd_gguf_get_string(gguf, BASE_KEY, false, &base, err));
     const int64_t n = gguf_get_n_tensors(gguf->gguf), expected = 3 * (int64_t)parameters->n;
     for (size_t i = 0; i < 3 * parameters->n; i++)
         PD_TRY(load_part(gguf, part_of(&parameters->all[i / 3], i % 3), suffixes[i % 3], err));
@@ -272,6 +296,7 @@ static pd_status load_state(const pd_gguf *gguf, const pd_parameters *parameters
     run->step = step;
     snprintf(run->order, sizeof run->order, "%s", order);
     snprintf(run->course, sizeof run->course, "%s", course);
+    snprintf(run->base, sizeof run->base, "%s", base);
     return PD_OK;
 }
 

@@ -13,6 +13,7 @@ typedef struct pd_checkpoint_run {
     int64_t step;    // optimiser steps done
     char order[256]; // what decides the order of samples, as text
     char course[64]; // what decides the learning rate's course, as text
+    char base[24];   // the fingerprint of the model it began with (pd_parameters_base); "": not told
 } pd_checkpoint_run;
 
 typedef struct pd_checkpoint_params {
@@ -37,6 +38,9 @@ pd_status pd_checkpoint_remove(const char *output_dir, int32_t keep, pd_error *e
 pd_status pd_checkpoint_remove_after(const char *output_dir, int64_t after, pd_error *err);
 // Whether `path` is the output folder's own checkpoint of that step.
 bool pd_checkpoint_is_own(const char *output_dir, int64_t step, const char *path);
+// Whether `path` is the file `name` of one of the output folder's checkpoints.
+pd_status pd_checkpoint_holds(const char *output_dir, const char *name, const char *path, bool *holds,
+                              pd_error *err);
 // Removes, as far as it can, what runs that were killed while they saved have left half-written.
 pd_status pd_checkpoint_clean(const char *output_dir, pd_error *err);
 // Fills the parameters and their moments, and *run. PD_ERR_FORMAT names the first parameter that is missing

@@ -2,6 +2,8 @@
 
 #include "base/gguf_write.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +37,23 @@ static enum ggml_type type_for(const struct ggml_tensor *t, enum ggml_type wante
     return plain || t->ne[0] % ggml_blck_size(wanted) != 0 ? GGML_TYPE_F16 : wanted;
 }
 
+// Numbers beyond what a type can hold become infinities, which nobody can run.
+static pd_status expect_range(const struct ggml_tensor *t, const float *numbers, pd_error *err) {
+    static const float most_f16 = 65504.0F;
+    const float most = t->type == GGML_TYPE_F16    ? most_f16
+                       : t->type == GGML_TYPE_Q8_0 ? 127.0F * most_f16
+                                                   : FLT_MAX;
+    const int64_t n = ggml_nelements(t);
+    for (int64_t i = 0; i < n; i++) {
+        if (fabsf(numbers[i]) <= most) continue;
+        return pd_fail(
+            err, PD_ERR_BACKEND,
+            "%s: expected numbers within ±%g, to be saved as %s, found %g (the last checkpoint stays)",
+            t->name, (double)most, ggml_type_name(t->type), (double)numbers[i]);
+    }
+    return PD_OK;
+}
+
 typedef struct {
     const pd_gguf *from;
     const pd_parameters *parameters;
@@ -62,6 +81,7 @@ static pd_status tensor_bytes(const struct ggml_tensor *t, const void **bytes, v
         PD_TRY(pd_weight_to_f32(adapter->weight, e->numbers, err));
         pd_adapter_merge(e->parameters, adapter, e->numbers);
     }
+    PD_TRY(expect_range(t, e->numbers, err));
     *bytes = e->numbers;
     if (t->type == GGML_TYPE_F32) return PD_OK;
     e->bytes = malloc(ggml_nbytes(t));

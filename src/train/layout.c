@@ -217,13 +217,17 @@ static pd_status lay_stages(pd_layout *layout, const pd_policy *policy, int32_t 
     return status;
 }
 
+pd_status pd_layout_check_policy(const pd_policy *policy, pd_error *err) {
+    if (policy->n_drops == 0 || policy->scorer != PD_SCORER_PREVIOUS_LAYER) return PD_OK;
+    return pd_fail(
+        err, PD_ERR_ARGUMENT,
+        "training: the policy ranks by the layer just run (expected pdrop, uniform, random or vtw)");
+}
+
 pd_status pd_layout_create(const pd_policy *policy, int32_t n_layers, const pd_train_sample *samples,
                            int32_t n_samples, pd_layout *layout, pd_error *err) {
     *layout = (pd_layout){.samples = samples, .n_samples = n_samples, .n_stages = policy->n_drops + 1};
-    if (policy->n_drops > 0 && policy->scorer == PD_SCORER_PREVIOUS_LAYER)
-        return pd_fail(
-            err, PD_ERR_UNSUPPORTED,
-            "training: the policy ranks by the layer just run (expected pdrop, uniform, random or vtw)");
+    PD_TRY(pd_layout_check_policy(policy, err));
     pd_status status = PD_OK;
     layout->schedules = array((size_t)n_samples, sizeof *layout->schedules, &status, err);
     layout->stages = array((size_t)layout->n_stages, sizeof *layout->stages, &status, err);

@@ -40,7 +40,9 @@ typedef struct pd_layout {
     int32_t *label_rows, *labels; // [n_labels]
 } pd_layout;
 
-// `samples` must live as long. PD_ERR_UNSUPPORTED for a scorer that training does not have (FastV's).
+// PD_ERR_ARGUMENT for a scorer that training does not have (FastV's).
+pd_status pd_layout_check_policy(const pd_policy *policy, pd_error *err);
+// `samples` must live as long. The policy is checked.
 pd_status pd_layout_create(const pd_policy *policy, int32_t n_layers, const pd_train_sample *samples,
                            int32_t n_samples, pd_layout *layout, pd_error *err);
 void pd_layout_free(pd_layout *layout);

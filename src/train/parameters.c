@@ -264,3 +264,28 @@ int64_t pd_parameters_count(const pd_parameters *parameters) {
         count += ggml_nelements(parameters->all[i].weight);
     return count;
 }
+
+// FNV-1a.
+static uint64_t fingerprint(uint64_t before, const void *bytes, size_t n) {
+    const uint8_t *p = bytes;
+    for (size_t i = 0; i < n; i++)
+        before = (before ^ p[i]) * 0x100000001b3U;
+    return before;
+}
+
+static uint64_t fingerprint_file(uint64_t before, const pd_parameters *parameters, const pd_gguf *file) {
+    enum { ENOUGH = 4096 };
+    before = fingerprint(before, file->file.data, gguf_get_data_offset(file->gguf));
+    for (struct ggml_tensor *t = ggml_get_first_tensor(file->tensors); t;
+         t = ggml_get_next_tensor(file->tensors, t)) {
+        const size_t n = ggml_nbytes(t);
+        if (!pd_parameters_find(parameters, t->name))
+            before = fingerprint(before, pd_gguf_tensor_data(file, t->name), n < ENOUGH ? n : ENOUGH);
+    }
+    return before;
+}
+
+uint64_t pd_parameters_base(const pd_parameters *parameters, const pd_weights *weights) {
+    const uint64_t base = fingerprint_file(0xcbf29ce484222325U, parameters, &weights->text_file);
+    return weights->has_vision ? fingerprint_file(base, parameters, &weights->vision_file) : base;
+}

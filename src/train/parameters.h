@@ -64,6 +64,9 @@ const pd_adapter *pd_parameters_adapter(const pd_parameters *parameters, const c
 void pd_adapter_merge(const pd_parameters *parameters, const pd_adapter *adapter, float *to);
 // How many numbers they are.
 int64_t pd_parameters_count(const pd_parameters *parameters);
+// A fingerprint of the model that the parameters were made of: its files' metadata, names, shapes and types,
+// and of the weights that training leaves as they are the first 4 KiB each.
+uint64_t pd_parameters_base(const pd_parameters *parameters, const pd_weights *weights);
 // The numbers of a weight in this process's memory, of any type that has a conversion, as f32 into to
 // [ggml_nelements]. PD_ERR_UNSUPPORTED names another type.
 pd_status pd_weight_to_f32(const struct ggml_tensor *weight, float *to, pd_error *err);

@@ -4,10 +4,13 @@
 #include "base/random.h"
 #include "engine/encode.h"
 #include "train/checkpoint.h"
+#include "train/layout.h"
 #include "train/loader.h"
 #include "train/output_folder.h"
+#include "train/scratch.h"
 #include "train/step.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -39,6 +42,7 @@ void pd_train_params_default(pd_train_params *params) {
 
 typedef struct {
     const pd_train_params *params;
+    char *scratch_model, *scratch_mmproj; // from_scratch: the new pair
     pd_backend backend;
     pd_weights weights;
     bool has_weights;
@@ -59,6 +63,7 @@ typedef struct {
     int32_t share;                    // most samples of a step that are this rank's
     int32_t *counts;                  // [accumulation]: of every micro-batch
     int64_t n_steps, n_warmup, saved; // saved: the newest checkpoint's step; −1: none of this process
+    int64_t n_labels;                 // of all steps of this process
     double sync_ms;
     pd_train_report report;
 } trainer;
@@ -81,9 +86,13 @@ static bool is_first(const trainer *t) {
 // ---- set-up ------------------------------------------------------------------------------------------------
 
 static pd_status check(const pd_train_params *p, pd_error *err) {
-    if (!p->model_name_or_path || !p->data_path || !p->output_dir)
+    const pd_conversation *conversation = NULL;
+    if (!(p->model_name_or_path || p->from_scratch) || !p->data_path || !p->output_dir)
         return pd_fail(err, PD_ERR_ARGUMENT, "expected a model, data and an output folder to train");
-    if ((p->tune_mm_mlp_adapter || p->unfreeze_mm_vision_tower) && !p->vision_tower)
+    if (p->from_scratch && (p->model_name_or_path || p->vision_tower))
+        return pd_fail(err, PD_ERR_ARGUMENT,
+                       "from_scratch: expected neither model_name_or_path nor vision_tower with it");
+    if ((p->tune_mm_mlp_adapter || p->unfreeze_mm_vision_tower) && !p->vision_tower && !p->from_scratch)
         return pd_fail(err, PD_ERR_ARGUMENT,
                        "tune_mm_mlp_adapter and unfreeze_mm_vision_tower: expected a vision tower");
     if (p->tune_mm_mlp_adapter && (p->lora_enable || p->unfreeze_mm_vision_tower || p->freeze_mm_mlp_adapter))
@@ -101,7 +110,8 @@ static pd_status check(const pd_train_params *p, pd_error *err) {
     if (p->max_steps <= 0 && !(p->num_train_epochs > 0.0 && p->num_train_epochs < 1e6))
         return pd_fail(err, PD_ERR_ARGUMENT, "num_train_epochs: expected more than 0, found %g",
                        p->num_train_epochs);
-    return PD_OK;
+    PD_TRY(pd_layout_check_policy(&p->policy, err));
+    return pd_conversation_find(p->version, &conversation, err);
 }
 
 static pd_trainable trainable(const pd_train_params *p) {
@@ -131,34 +141,52 @@ static int32_t threads(const trainer *t) {
     return pd_ranks_threads(t->params->ranks);
 }
 
-// The trained pair is written beside the checkpoints: not over what the run begins with, which --resume
-// needs.
+// The trained pair is written beside the checkpoints, and those come and go: the run begins with neither,
+// for --resume needs what it began with.
 static pd_status expect_another(const char *input, const char *output_dir, const char *name, pd_error *err) {
-    char *path = input ? pd_path_join(output_dir, name) : NULL;
-    const bool same = path && pd_same_file(input, path);
+    bool same = false;
+    char *path = pd_path_join(output_dir, name);
+    if (!path) return pd_fail_memory(err, strlen(output_dir), "a path");
+    same = pd_same_file(input, path);
     free(path);
+    if (!same) PD_TRY(pd_checkpoint_holds(output_dir, name, input, &same, err));
     return same ? pd_fail(err, PD_ERR_ARGUMENT,
-                          "%s: the run begins with it and would write its result over it (expected another "
-                          "output_dir, or another name)",
+                          "%s: the run begins with it and would write over it or remove it (expected another "
+                          "output_dir, or a copy elsewhere)",
                           input)
                 : PD_OK;
 }
 
+static pd_status find_weights(trainer *t, const char **model, const char **mmproj, pd_error *err) {
+    const pd_train_params *p = t->params;
+    if (p->from_scratch) {
+        PD_TRY(pd_scratch_paths(p->output_dir, &t->scratch_model, &t->scratch_mmproj, err));
+        *model = t->scratch_model;
+        *mmproj = t->scratch_mmproj;
+        return PD_OK;
+    }
+    *model = p->model_name_or_path;
+    *mmproj = p->vision_tower;
+    PD_TRY(expect_another(*model, p->output_dir, "model.gguf", err));
+    return *mmproj ? expect_another(*mmproj, p->output_dir, "mmproj.gguf", err) : PD_OK;
+}
+
 static pd_status open_model(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
-    PD_TRY(expect_another(p->model_name_or_path, p->output_dir, "model.gguf", err));
-    PD_TRY(expect_another(p->vision_tower, p->output_dir, "mmproj.gguf", err));
+    const char *model = NULL, *mmproj = NULL;
+    PD_TRY(find_weights(t, &model, &mmproj, err));
     const int32_t n_threads = threads(t);
     PD_TRY(pd_backend_create(pd_device_cpu(), n_threads, p->cancel, &t->backend, err));
-    PD_TRY(pd_weights_load(p->model_name_or_path, p->vision_tower, pd_device_cpu(), &t->weights, err));
+    PD_TRY(pd_weights_load(model, mmproj, pd_device_cpu(), &t->weights, err));
     t->has_weights = true;
     PD_TRY(pd_policy_check(&p->policy, t->weights.decoder.h.n_layers, err));
     PD_TRY(pd_tokenizer_create(&t->weights.text_file, &t->tokenizer, err));
-    PD_TRY(pd_tokenizer_expect_rows(t->tokenizer, t->weights.decoder.h.n_vocab, p->model_name_or_path, err));
+    PD_TRY(pd_tokenizer_expect_rows(t->tokenizer, t->weights.decoder.h.n_vocab, model, err));
     const pd_trainable wanted = trainable(p);
     PD_TRY(pd_parameters_create(&wanted, &t->backend, &t->weights, &t->parameters, err));
     if (t->parameters.n == 0)
         return pd_fail(err, PD_ERR_ARGUMENT, "nothing is trained: everything is frozen");
+    snprintf(t->run.base, sizeof t->run.base, "%016" PRIx64, pd_parameters_base(&t->parameters, &t->weights));
     const pd_lowering_params lowering = {.floats = true,
                                          .compute = p->compute,
                                          .strict = p->compute_strict,
@@ -231,6 +259,12 @@ static pd_status resume(trainer *t, pd_error *err) {
         return pd_fail(err, PD_ERR_ARGUMENT,
                        "%s: the checkpoint is of another run (%s); expected this one's (%s)",
                        p->resume_from_checkpoint, run.order, t->run.order);
+    if (run.base[0] && strcmp(run.base, t->run.base) != 0)
+        return pd_fail(
+            err, PD_ERR_ARGUMENT,
+            "%s: the checkpoint is of a run that began with another model (fingerprint %s); expected "
+            "this one's (%s)",
+            p->resume_from_checkpoint, run.base, t->run.base);
     if (run.step > t->n_steps)
         return pd_fail(err, PD_ERR_ARGUMENT, "%s: expected at most this run's %lld steps, found %lld done",
                        p->resume_from_checkpoint, (long long)t->n_steps, (long long)run.step);
@@ -300,7 +334,8 @@ static pd_status open_loader(trainer *t, pd_error *err) {
     return pd_loader_create(&params, &t->loader, err);
 }
 
-// Behind the first step, when model and data have been found sound: what is to be overwritten goes.
+// Behind the first step, when model and data have been found sound: what is to be overwritten goes, and new
+// weights have their names.
 static pd_status clear_output(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
     pd_status status = PD_OK;
@@ -309,6 +344,7 @@ static pd_status clear_output(trainer *t, pd_error *err) {
     if (is_first(t) && p->overwrite_output_dir)
         status = pd_checkpoint_remove_after(p->output_dir,
                                             p->resume_from_checkpoint ? t->report.first_step : -1, err);
+    if (status == PD_OK && is_first(t)) status = pd_scratch_keep(p->output_dir, err);
     return pd_ranks_agree(p->ranks, status, err);
 }
 
@@ -325,10 +361,18 @@ static pd_status make_output(trainer *t, pd_error *err) {
     return p->resume_from_checkpoint ? PD_OK : expect_output(t, err);
 }
 
-static pd_status open_all(trainer *t, pd_error *err) {
-    PD_TRY(check(t->params, err));
+// What is in the way is found before anything is written.
+static pd_status prepare(trainer *t, pd_error *err) {
+    const pd_train_params *p = t->params;
+    PD_TRY(check(p, err));
     PD_TRY(make_output(t, err));
     PD_TRY(open_data(t, err));
+    return p->from_scratch && is_first(t)
+               ? pd_scratch_prepare(p->from_scratch, p->output_dir, p->seed, p->resume_from_checkpoint, err)
+               : PD_OK;
+}
+
+static pd_status open_all(trainer *t, pd_error *err) {
     PD_TRY(open_model(t, err));
     PD_TRY(resume(t, err));
     return open_loader(t, err);
@@ -336,9 +380,10 @@ static pd_status open_all(trainer *t, pd_error *err) {
 
 // Started with other arguments, or before other files, ranks would train something that is no one's run.
 static pd_status compare_ranks(const trainer *t, pd_error *err) {
-    char text[sizeof t->run.order + 96];
-    snprintf(text, sizeof text, "%s, after step %lld, %lld parameters in %zu tensors", t->run.order,
-             (long long)t->run.step, (long long)pd_parameters_count(&t->parameters), t->parameters.n);
+    char text[sizeof t->run.order + 128];
+    snprintf(text, sizeof text, "%s, after step %lld, %lld parameters in %zu tensors of model %s",
+             t->run.order, (long long)t->run.step, (long long)pd_parameters_count(&t->parameters),
+             t->parameters.n, t->run.base);
     return pd_ranks_compare(t->params->ranks, "this rank's run", text, err);
 }
 
@@ -354,7 +399,12 @@ static void close_all(trainer *t) {
     pd_tokenizer_free(t->tokenizer);
     pd_dataset_free(t->dataset);
     if (t->backend.cpu) pd_backend_free(&t->backend);
-    if (t->output_folder >= 0) close(t->output_folder);
+    if (t->output_folder >= 0) {
+        pd_scratch_discard(t->params->output_dir);
+        close(t->output_folder);
+    }
+    free(t->scratch_model);
+    free(t->scratch_mmproj);
     free(t->samples);
     free(t->counts);
 }
@@ -479,6 +529,7 @@ static pd_status compute_step(trainer *t, int32_t n, pd_error *err) {
     t->sync_ms += pd_now_ms() - start;
     t->report.loss = n_labels > 0.0 ? sums[SUM_LOSS] / n_labels : 0.0;
     t->report.n_labels = (int64_t)n_labels;
+    t->n_labels += t->report.n_labels;
     t->report.n_rows = (int64_t)sums[SUM_ROWS];
     t->report.n_image_rows = (int64_t)sums[SUM_IMAGE_ROWS];
     t->report.image_rows_mean = sums[SUM_IMAGE_ROWS_MEAN];
@@ -553,6 +604,16 @@ static pd_status stop(trainer *t, pd_error *err) {
                    (long long)t->n_steps);
 }
 
+// A run that learns nothing, for the template is not the data's or no record has an answer, is none.
+static pd_status expect_labels(const trainer *t, pd_error *err) {
+    const int64_t steps = t->run.step - t->report.first_step;
+    if (t->n_labels > 0 || steps == 0) return PD_OK;
+    if (t->run.step < t->n_steps && steps < pd_sampler_steps_per_epoch(&t->sampler)) return PD_OK;
+    return pd_fail(err, PD_ERR_FORMAT,
+                   "%s: expected answers to learn under the template %s, found none in %lld steps",
+                   t->params->data_path, t->params->version, (long long)steps);
+}
+
 static pd_status run(trainer *t, pd_error *err) {
     const int32_t save_steps = t->params->save_steps;
     t->report = (pd_train_report){.step = t->run.step,
@@ -566,6 +627,7 @@ static pd_status run(trainer *t, pd_error *err) {
         const pd_status status = train_step(t, err);
         if (status == PD_ERR_CANCELLED) return stop(t, err);
         PD_TRY(status);
+        PD_TRY(expect_labels(t, err));
         PD_TRY(clear_output(t, err));
         if (save_steps > 0 && t->run.step % save_steps == 0) PD_TRY(save(t, err));
     }
@@ -575,7 +637,8 @@ static pd_status run(trainer *t, pd_error *err) {
 
 pd_status pd_train(const pd_train_params *params, pd_error *err) {
     trainer t = {.params = params, .output_folder = -1};
-    pd_status status = pd_ranks_agree(params->ranks, open_all(&t, err), err);
+    pd_status status = pd_ranks_agree(params->ranks, prepare(&t, err), err);
+    if (status == PD_OK) status = pd_ranks_agree(params->ranks, open_all(&t, err), err);
     if (status == PD_OK) status = pd_ranks_agree(params->ranks, compare_ranks(&t, err), err);
     if (status == PD_OK) status = run(&t, err);
     close_all(&t);

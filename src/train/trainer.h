@@ -13,6 +13,7 @@ typedef struct pd_train_params {
     // Model and data.
     const char *model_name_or_path; // the text GGUF
     const char *vision_tower;       // the mmproj GGUF; NULL: text alone
+    const char *from_scratch;       // a geometry file: new weights in place of both; NULL: none
     const char *version;            // conversation template: "plain", "v1", …
     const char *data_path;
     const char *image_folder; // NULL: none
@@ -90,5 +91,5 @@ void pd_train_params_default(pd_train_params *params);
 
 // Runs to the end, and saves a checkpoint and the weights there. PD_ERR_CANCELLED after *cancel of any rank,
 // with a checkpoint saved. A loss that is not a number ends the run with PD_ERR_BACKEND; the last checkpoint
-// stays. What one rank fails with, all return.
+// stays. So does an epoch without a label to learn, with PD_ERR_FORMAT. What one rank fails with, all return.
 pd_status pd_train(const pd_train_params *params, pd_error *err);
