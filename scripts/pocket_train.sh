@@ -1,15 +1,15 @@
 #!/bin/sh
 # Trains the pocket model: its data, then both phases of LLaVA from scratch, in lessons: captions of few things, then of
-# many; questions; then comparisons of what is asked with what is seen, of one thing, of up to three, of all; and all
-# once more, with letters.
+# many; questions; then comparisons of what is asked with what is seen, of one thing, of up to three, of all; all
+# once more, with letters; counting; and all a last time.
 # Interrupted, it goes on where it was.
 #
 #   sh scripts/pocket_train.sh BUILD OUT dense|pyramid
 #
 # OUT/few, …, OUT/last: pictures, captions, questions; OUT/few-KIND, OUT/captions-KIND: phase 1; OUT/questions-KIND,
-# OUT/one-KIND, OUT/three-KIND, OUT/all-KIND, OUT/KIND: phase 2, the last one the pair.
-# What can be changed by the environment: FEW_STEPS, CAPTION_STEPS, QUESTION_STEPS, ONE_STEPS, THREE_STEPS, ALL_STEPS, LAST_STEPS,
-# BATCH, THREADS.
+# OUT/one-KIND, OUT/three-KIND, OUT/all-KIND, OUT/letters-KIND, OUT/count-KIND, OUT/KIND: phase 2, the last one the pair.
+# What can be changed by the environment: FEW_STEPS, CAPTION_STEPS, QUESTION_STEPS, ONE_STEPS, THREE_STEPS, ALL_STEPS, LETTERS_STEPS,
+# COUNT_STEPS, LAST_STEPS, BATCH, THREADS.
 set -euf # no file name is meant by [3,6,9]
 if [ $# -ne 3 ]; then
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0" >&2
@@ -44,9 +44,14 @@ data three train-questions.json --kind questions --seed 42 -n 13000 --most 3 --t
 data all train-questions.json --kind questions --seed 43 -n 40000 --turns 8 --told 0.25 --text-only 0.01 --describe 0.05 \
     --mix objects=54,emoji=14,signs=12,document=6,chart=14 \
     --ask existence=18,relations=16,positions=8,counting=4,shapes=4,colors=4
-data last train-questions.json --kind questions --seed 60 -n 52000 --turns 8 --told 0.15 --text-only 0.01 --describe 0.06 \
+data letters train-questions.json --kind questions --seed 60 -n 52000 --turns 8 --told 0.15 --text-only 0.01 --describe 0.06 \
     --mix objects=44,emoji=10,signs=16,document=8,chart=12,letters=10 \
     --ask existence=12,relations=12,positions=7,counting=9,shapes=5,colors=6,sizes=2
+data count train-questions.json --kind questions --seed 70 -n 8000 --most 5 --turns 10 --told 0.5 \
+    --mix objects=90,emoji=10 --ask counting=24,existence=5,relations=4,colors=3,positions=3,shapes=2
+data last train-questions.json --kind questions --seed 80 -n 37000 --turns 8 --told 0.15 --text-only 0.01 --describe 0.05 \
+    --mix objects=54,emoji=9,signs=14,document=7,chart=14,letters=2 \
+    --ask existence=12,relations=12,positions=7,counting=12,shapes=4,colors=9,sizes=3
 
 # phase NAME FROM DATA STEPS ARGUMENT...: one lesson, unless its pair is there; FROM: the lesson before, or "".
 phase() {
@@ -74,7 +79,11 @@ constant='--lr_scheduler_type constant_with_warmup --save_type f32'
         --learning_rate 4e-4 $constant
     phase "all-$kind" "three-$kind" all/train-questions.json "${ALL_STEPS:-5000}" --version v1 --learning_rate 4e-4 \
         --save_type f16
-    phase "$kind" "all-$kind" last/train-questions.json "${LAST_STEPS:-6500}" --version v1 --learning_rate 4e-4 \
+    phase "letters-$kind" "all-$kind" letters/train-questions.json "${LETTERS_STEPS:-6500}" --version v1 \
+        --learning_rate 4e-4 --save_type f16
+    phase "count-$kind" "letters-$kind" count/train-questions.json "${COUNT_STEPS:-1000}" --version v1 \
+        --learning_rate 4e-4 $constant
+    phase "$kind" "count-$kind" last/train-questions.json "${LAST_STEPS:-4600}" --version v1 --learning_rate 4e-4 \
         --save_type f16
 }
 echo "$out/$kind/model.gguf"
