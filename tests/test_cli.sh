@@ -3,7 +3,7 @@
 # a prompt end on Ctrl-C.
 #
 #   sh tests/test_cli.sh PDROP          (PDROP: the program's path)
-# shellcheck disable=SC2086  # $ask and $arguments are lists of words
+# shellcheck disable=SC2086  # $ask, $arguments and $value are lists of words
 set -u
 pdrop=$1
 golden=$(cd "$(dirname "$0")/golden" && pwd)
@@ -84,6 +84,10 @@ expect 2 'expected a number from 0 to 1, found "nan"' run --top-p nan
 expect 2 'expected one of sdpa, eager, flash, found "quick"' run --attn quick
 expect 2 'expected one of auto, ggml, f32, bf16, int8, found "fp4"' run --compute fp4
 expect 2 'no such argument expected here' run stray
+for value in =maybe ' maybe'; do
+    expect 2 '--lora_enable: expected True or False, found "maybe"' train --lora_enable$value
+done
+expect 2 'stray: no such argument expected here' train --lora_enable True stray
 expect 2 'expected one geometry' synth
 expect 2 'no geometry "huge"' synth huge
 expect 2 'no weight type "q9"' synth tiny --type q9
