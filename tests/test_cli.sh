@@ -234,6 +234,11 @@ expect 1 '/log.jsonl: cannot open' report . -o page.html
 expect 2 'expected 1 to 8 runs' report
 expect 2 'expected 1 to 8 runs' report 1 2 3 4 5 6 7 8 9
 [ ! -e page.html ] || fail "pdrop report: left a page behind"
+cp runs/pyr\&mid/log.jsonl log.before
+ln runs/pyr\&mid/log.jsonl linked.html
+expect 2 'log.jsonl: it is read; expected another file for --output' report runs/pyr\&mid -o runs/pyr\&mid/log.jsonl
+expect 2 'linked.html: it is read; expected another file for --output' report runs/pyr\&mid -o linked.html --json
+cmp -s runs/pyr\&mid/log.jsonl log.before || fail "pdrop report: wrote over a log"
 expect 1 'nowhere/page.html: cannot create' report runs/pyr\&mid -o nowhere/page.html
 
 # ---- many questions -----------------------------------------------------------------------------------------------
@@ -274,6 +279,11 @@ printf '{"text":"a","image":"absent.png"}\n' >absent.jsonl
 expect 1 'question 1: absent.png: cannot open' $evaluate --question-file absent.jsonl --answers-file none.jsonl
 expect 1 'question 1: ./absent.png: cannot open' $evaluate --question-file absent.jsonl --image-folder .
 [ ! -e none.jsonl ] || fail "pdrop eval: left answers behind"
+cp questions.json questions.before
+for file in questions.json ./tiny.gguf tiny-mmproj.gguf; do
+    expect 2 "$file: it is read; expected another file for --answers-file" $evaluate --question-file questions.json --answers-file $file
+done
+cmp -s questions.json questions.before || fail "pdrop eval: wrote over its questions"
 mkdir folder
 expect 1 'folder: cannot create: a folder' $evaluate --question-file questions.json --answers-file folder
 checks=$((checks + 1))
@@ -390,6 +400,11 @@ no_leftovers . 'eval'
 # ---- a geometry of one's own ------------------------------------------------------------------------------------
 
 sed "s|vocabulary.gguf|$golden/parity/mha.gguf|" "$golden/../../models/pocket/geometry.json" >own.json
+cp "$golden/parity/mha.gguf" words-mmproj.gguf
+sed "s|$golden/parity/mha.gguf|words-mmproj.gguf|" own.json >own.gguf
+expect 2 'words-mmproj.gguf: it is read; expected another file for --output' synth --from own.gguf --init -q -o words
+expect 2 'own.gguf: it is read; expected another file for --output' synth --from own.gguf --init -q -o own
+cmp -s "$golden/parity/mha.gguf" words-mmproj.gguf && [ ! -e words.gguf ] || fail "synth: wrote over its vocabulary"
 succeeds synth --from own.json --init -q -o own
 succeeds synth --from own.json --init -q -o own-again
 cmp -s own.gguf own-again.gguf || fail "synth --init: the same seed gave another model"

@@ -63,6 +63,11 @@ expect() { # CODE FRAGMENT ARGUMENT...
     [ "$(wc -l <err)" = 1 ] && grep -qF "$fragment" err || fail "expected \"$fragment\", found: $(cat err)"
     [ ! -e no.json ] || fail "$fragment: left figures behind"
 }
+for file in summary.json data/test-eval.json models/dense.gguf models/pyramid-mmproj.gguf; do
+    cp $file before
+    expect 2 "$file: it is read; expected another file for --output" -o $file
+    cmp -s $file before || fail "wrote over $file"
+done
 expect 1 'nowhere/dense.gguf: cannot open' --models nowhere
 expect 1 'nowhere/test-eval.json: cannot open' --data nowhere
 expect 1 'nowhere: cannot open' --summary nowhere

@@ -1,5 +1,6 @@
 // Options and output that several commands share.
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/cli.h"
 
 #include <ggml-backend.h>
@@ -21,6 +22,11 @@ int pd_cli_exit_code(pd_status status) {
            : status == PD_ERR_ARGUMENT ? PD_EXIT_USAGE
            : status == PD_OK           ? PD_EXIT_OK
                                        : PD_EXIT_ERROR;
+}
+
+pd_status pd_cli_expect_other(const char *option, const char *out, const char *input, pd_error *err) {
+    if (!out || !input || !pd_same_file(out, input)) return PD_OK;
+    return pd_fail(err, PD_ERR_ARGUMENT, "%s: it is read; expected another file for %s", out, option);
 }
 
 int pd_cli_report(pd_status status, const pd_error *err) {

@@ -216,6 +216,8 @@ int pd_cli_training_report(int argc, char **argv) {
                          PD_MOST_RUNS);
     if (status == PD_OK) status = read_runs(&report, &err);
     const char *out = flags.out ? flags.out : flags.json ? NULL : "report.html";
+    for (size_t i = 0; status == PD_OK && i < report.n_runs; i++)
+        status = pd_cli_expect_other("--output", out, report.runs[i].path, &err);
     if (status == PD_OK && out) status = pd_report_write_page(&report, out, &err);
     if (status == PD_OK && flags.json) {
         status = print_json(&report, &err);

@@ -47,7 +47,7 @@ static const pd_command command = {
     .tables = tables,
 };
 
-enum { N_MODELS = 2, N_SCHEDULES = 2, MOST_TASKS = 64 };
+enum { N_MODELS = 2, N_SCHEDULES = 2, MOST_TASKS = 64, MOST_PATH = 4096 };
 static const char *const model_names[N_MODELS] = {"dense", "pyramid"};       // how it was trained
 static const char *const schedule_names[N_SCHEDULES] = {"dense", "pyramid"}; // how it is run
 
@@ -115,6 +115,11 @@ static double blind_of(const baseline *b, const char *task) {
     return -1;
 }
 
+static void name_files(int model, char model_path[MOST_PATH], char mmproj_path[MOST_PATH]) {
+    snprintf(model_path, MOST_PATH, "%s/%s.gguf", flags.models, model_names[model]);
+    snprintf(mmproj_path, MOST_PATH, "%s/%s-mmproj.gguf", flags.models, model_names[model]);
+}
+
 // ---- asking -----------------------------------------------------------------------------------------------
 
 static pd_status on_answer(const pd_eval_question *question, const pd_eval_answer *answer, void *user,
@@ -168,11 +173,10 @@ static pd_status ask_all(const pd_questions *questions, const atomic_bool *cance
     static const char *const labels[N_MODELS][N_SCHEDULES] = {
         {"dense model, dense", "dense model, pyramid"}, {"pyramid model, dense", "pyramid model, pyramid"}};
     for (int i = 0; i < N_MODELS; i++) {
-        char model_path[4096], mmproj_path[4096];
+        char model_path[MOST_PATH], mmproj_path[MOST_PATH];
         pd_model *model;
         bool done;
-        snprintf(model_path, sizeof model_path, "%s/%s.gguf", flags.models, model_names[i]);
-        snprintf(mmproj_path, sizeof mmproj_path, "%s/%s-mmproj.gguf", flags.models, model_names[i]);
+        name_files(i, model_path, mmproj_path);
         pd_model_flags.model = model_path;
         pd_model_flags.mmproj = mmproj_path;
         for (int k = 0; k < N_SCHEDULES; k++)
@@ -301,15 +305,29 @@ static pd_status write_json(column columns[N_MODELS][N_SCHEDULES], const baselin
 
 // ---- the program ------------------------------------------------------------------------------------------
 
+// The figures are not to take the place of what they come from.
+static pd_status expect_others(const char *questions, pd_error *err) {
+    PD_TRY(pd_cli_expect_other("--output", flags.out, flags.summary, err));
+    PD_TRY(pd_cli_expect_other("--output", flags.out, questions, err));
+    for (int i = 0; i < N_MODELS; i++) {
+        char model[MOST_PATH], mmproj[MOST_PATH];
+        name_files(i, model, mmproj);
+        PD_TRY(pd_cli_expect_other("--output", flags.out, model, err));
+        PD_TRY(pd_cli_expect_other("--output", flags.out, mmproj, err));
+    }
+    return PD_OK;
+}
+
 static pd_status run(const atomic_bool *cancel, pd_error *err) {
     static baseline b;
     column columns[N_MODELS][N_SCHEDULES] = {0};
     pd_questions questions = {0};
-    char path[4096];
+    char path[MOST_PATH];
     if (!flags.data || !flags.summary || !flags.out)
         return pd_fail(err, PD_ERR_ARGUMENT, "expected --data, --summary and -o (see pocket_eval --help)");
-    PD_TRY(read_baseline(&b, err));
     snprintf(path, sizeof path, "%s/test-eval.json", flags.data);
+    PD_TRY(expect_others(path, err));
+    PD_TRY(read_baseline(&b, err));
     PD_TRY(pd_questions_read(path, &questions, err));
     pd_file_writer writer; // opened before the work that is to be written
     pd_status status = pd_file_writer_open(flags.out, &writer, err);
