@@ -234,6 +234,14 @@ expect 1 '/log.jsonl: cannot open' report . -o page.html
 expect 2 'expected 1 to 8 runs' report
 expect 2 'expected 1 to 8 runs' report 1 2 3 4 5 6 7 8 9
 [ ! -e page.html ] || fail "pdrop report: left a page behind"
+printf '{"step":1,"loss":2}\n' >bare.jsonl # which tells nothing else
+succeeds report bare.jsonl -o page.html
+sed -n 2p out | grep -q '^bare.jsonl  *1  *-  *2  *-  *-  *-  *-  *-  *-$' || fail "pdrop report: expected - for what a log does not tell: $(cat out)"
+[ "$(grep -c '<figcaption>Loss' page.html)" = 1 ] || fail "pdrop report: expected no loss by time of a log without times"
+succeeds report bare.jsonl --json
+grep -q '"epochs":null,.*"seconds":null,"wait_seconds":null,"step_ms":null,"rows":null,"labels":null,"tokens_per_second":null,"image_kept":null,"time_ratio":null,' out ||
+    fail "pdrop report --json: expected null for what a log does not tell"
+rm page.html
 cp runs/pyr\&mid/log.jsonl log.before
 ln runs/pyr\&mid/log.jsonl linked.html
 expect 2 'log.jsonl: it is read; expected another file for --output' report runs/pyr\&mid -o runs/pyr\&mid/log.jsonl

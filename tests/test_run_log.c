@@ -63,7 +63,9 @@ static void test_no_numbers(void **state) {
     for (int i = 1; i < 6; i++)
         assert_int_equal(log.points[i].curves[PD_RUN_LOSS].n, 0);
     assert_int_equal(log.points[6].curves[PD_RUN_GRADIENT_NORM].n, 0);
-    assert_true(log.seconds == 0 && isnan(log.epoch) && isnan(log.image_kept));
+    assert_true(isnan(log.seconds) && isnan(log.epoch) && isnan(log.image_kept));
+    assert_true(isnan(log.wait_seconds) && isnan(log.n_rows) && isnan(log.n_labels));
+    assert_true(log.points[6].seconds == 0);
     double smoothed[7];
     pd_run_log_smooth(&log, PD_RUN_LOSS, 1, smoothed);
     assert_true(fabs(smoothed[0] - 3) < 1e-6); // the other value is six sigmas away

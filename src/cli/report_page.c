@@ -160,8 +160,10 @@ static size_t choose_unit(const pd_report *report) {
 static bool fill_line(const picture *p, const pd_report *report, size_t index, double unit, series *s,
                       pd_chart_line *line) {
     const pd_run_log *log = &report->runs[index].log;
+    const bool timed = !isnan(log->seconds);
+    const size_t n = timed || !p->over_time ? log->n_points : 0;
     bool any = false;
-    for (size_t i = 0; i < log->n_points; i++) {
+    for (size_t i = 0; i < n; i++) {
         const pd_run_point *point = &log->points[i];
         const pd_run_value *value = &point->curves[p->curve];
         const bool there = value->n > 0;
@@ -176,7 +178,7 @@ static bool fill_line(const picture *p, const pd_report *report, size_t index, d
     } else {
         memcpy(s->y, s->raw, sizeof s->y);
     }
-    *line = (pd_chart_line){.style = (int)index, .n = log->n_points, .x = s->x, .y = s->y};
+    *line = (pd_chart_line){.style = (int)index, .n = n, .x = s->x, .y = s->y};
     if (p->smooth && log->stride > 1) {
         line->low = s->low;
         line->high = s->high;

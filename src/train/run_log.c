@@ -96,8 +96,9 @@ static pd_status read_step(const reading *r, yyjson_val *root, const pd_run_log 
     return PD_OK;
 }
 
-static double finite_or_zero(double x) {
-    return x <= 1e38 ? x : 0;
+// A sum is NaN until there is something to add.
+static void add_to_sum(double *sum, double x) {
+    if (x <= 1e38) *sum = isnan(*sum) ? x : *sum + x;
 }
 
 static pd_status add_line(reading *r, yyjson_val *root, pd_run_log *log, pd_error *err) {
@@ -133,16 +134,16 @@ static pd_status add_line(reading *r, yyjson_val *root, pd_run_log *log, pd_erro
     log->n_steps++;
     log->last_step = step;
     log->epoch = epoch;
-    log->seconds += 1e-3 * finite_or_zero(step_ms);
-    log->wait_seconds += 1e-3 * finite_or_zero(wait_ms);
-    log->n_rows += finite_or_zero(rows);
-    log->n_labels += finite_or_zero(labels);
+    add_to_sum(&log->seconds, 1e-3 * step_ms);
+    add_to_sum(&log->wait_seconds, 1e-3 * wait_ms);
+    add_to_sum(&log->n_rows, rows);
+    add_to_sum(&log->n_labels, labels);
     if (image_rows <= 1e38 && image_rows_mean <= 1e38) {
         r->image_rows += image_rows;
         r->image_rows_mean += image_rows_mean;
     }
     log->n_bad_losses += !isfinite(x[PD_RUN_LOSS]);
-    point->seconds = log->seconds;
+    point->seconds = isnan(log->seconds) ? 0 : log->seconds;
     return PD_OK;
 }
 
@@ -202,7 +203,8 @@ static pd_status read_lines(FILE *stream, char *buffer, reading *r, pd_run_log *
 
 pd_status pd_run_log_read_stream(FILE *stream, const char *name, pd_run_log *log, pd_error *err) {
     reading r = {.name = name};
-    *log = (pd_run_log){.stride = 1, .epoch = NAN};
+    *log = (pd_run_log){
+        .stride = 1, .epoch = NAN, .seconds = NAN, .wait_seconds = NAN, .n_rows = NAN, .n_labels = NAN};
     const size_t size = PD_RUN_MOST_POINTS * sizeof *log->points;
     log->points = malloc(size);
     char *buffer = malloc(PD_RUN_LONGEST_LINE + 1);

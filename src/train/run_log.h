@@ -32,7 +32,7 @@ typedef struct pd_run_value {
 // n_steps lines in a row.
 typedef struct pd_run_point {
     int64_t first_step, last_step, n_steps;
-    double seconds; // from the first line's start to the last line's end
+    double seconds; // from the first line's start to the last line's end; 0 where the log does not say
     pd_run_value curves[PD_RUN_N_CURVES];
 } pd_run_point;
 
@@ -42,8 +42,8 @@ typedef struct pd_run_log {
     int64_t n_steps, first_step, last_step; // n_steps: lines
     int64_t stride;                         // lines to a point, but for the last
     double epoch;                           // behind the last line; NaN: not said
-    double seconds, wait_seconds;           // all steps; of it waiting for data
-    double n_rows, n_labels;                // of all steps
+    double seconds, wait_seconds;           // all steps; of it waiting for data; NaN: not said
+    double n_rows, n_labels;                // of all steps; NaN: not said
     double image_kept;                      // of all image rows; NaN: there were none
     int64_t n_bad_losses;                   // lines whose loss is not a number
     bool cut_short;                         // the last line has no end and is not whole: it was left out
