@@ -11,7 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_log(const pd_run_log *log) {
     CHECK(log->n_points >= 1 && log->n_points <= PD_RUN_MOST_POINTS);
-    CHECK(log->n_bad_losses <= log->n_steps);
+    CHECK(log->n_bad_losses >= 0 && log->n_without_loss >= 0);
+    CHECK(log->n_bad_losses + log->n_without_loss <= log->n_steps);
     const double sums[] = {log->seconds, log->wait_seconds, log->n_rows, log->n_labels};
     for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
         CHECK(isnan(sums[i]) || (isfinite(sums[i]) && sums[i] >= 0));

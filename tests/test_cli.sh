@@ -234,6 +234,14 @@ expect 1 '/log.jsonl: cannot open' report . -o page.html
 expect 2 'expected 1 to 8 runs' report
 expect 2 'expected 1 to 8 runs' report 1 2 3 4 5 6 7 8 9
 [ ! -e page.html ] || fail "pdrop report: left a page behind"
+printf '{"step":%d,"loss":null,"labels":0}\n' 1 2 >mute.jsonl # of steps without labels
+succeeds report mute.jsonl -o page.html
+grep -q '^mute.jsonl  *2  *-  *-  ' out && grep -q '^  *2 of 2 steps had no labels, so no loss$' out ||
+    fail "pdrop report: expected steps without labels: $(cat out)"
+grep -q 'not a number' out page.html && fail "pdrop report: expected null to be no loss, rather than a bad one"
+grep -q 'mute.jsonl: 2 of 2 steps had no labels, so no loss. ' page.html || fail "pdrop report: expected steps without labels on the page"
+succeeds report mute.jsonl --json
+grep -q '"loss":null,"bad_losses":0,"steps_without_labels":2,.*"labels":0.0,' out || fail "pdrop report --json: expected steps without labels"
 printf '{"step":1,"loss":2}\n' >bare.jsonl # which tells nothing else
 succeeds report bare.jsonl -o page.html
 sed -n 2p out | grep -q '^bare.jsonl  *1  *-  *2  *-  *-  *-  *-  *-  *-$' || fail "pdrop report: expected - for what a log does not tell: $(cat out)"

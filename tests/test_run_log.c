@@ -39,6 +39,7 @@ static void test_sums(void **state) {
     assert_true(log.epoch == 1 && log.seconds == 2 && log.wait_seconds == 0.1);
     assert_true(log.n_rows == 350 && log.n_labels == 30 && log.image_kept == 0.5);
     assert_int_equal(log.n_bad_losses, 0);
+    assert_int_equal(log.n_without_loss, 0);
     assert_false(log.cut_short);
     assert_true(log.points[0].seconds == 0.5 && log.points[1].seconds == 2);
     assert_true(log.points[1].curves[PD_RUN_LOSS].mean == 2);
@@ -59,7 +60,8 @@ static void test_no_numbers(void **state) {
                   &log, &err),
         PD_OK);
     assert_int_equal(log.n_steps, 7);
-    assert_int_equal(log.n_bad_losses, 4); // 1e300 is a number, but beyond what a curve shows
+    assert_int_equal(log.n_bad_losses, 3); // 1e300 is a number, but beyond what a curve shows
+    assert_int_equal(log.n_without_loss, 1);
     for (int i = 1; i < 6; i++)
         assert_int_equal(log.points[i].curves[PD_RUN_LOSS].n, 0);
     assert_int_equal(log.points[6].curves[PD_RUN_GRADIENT_NORM].n, 0);

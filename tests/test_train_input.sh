@@ -3,7 +3,7 @@
 # one stays.
 #
 #   sh tests/test_train_input.sh PDROP
-# shellcheck disable=SC2086  # $base is a list of words
+# shellcheck disable=SC2086  # $base and $shown are lists of words
 set -u
 pdrop=$1
 golden=$(cd "$(dirname "$0")/golden" && pwd)
@@ -85,6 +85,10 @@ echo '[{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "val
 trains 'a mismatch' $base --data_path mismatch.json --max_steps 2
 grep -q '^{"step":2,"epoch":2,"loss":null,.*"labels":0,' new/log.jsonl || fail 'a mismatch: expected no loss'
 grep -q 'samples cut off: 0, without labels: [1-9]' err || fail 'a mismatch: expected it to be counted'
+shown=$(echo $base | sed 's/ -q / /')
+"$pdrop" $shown --data_path mismatch.json --max_steps 1 -o new --overwrite_output_dir >out 2>err </dev/null ||
+    fail 'a mismatch, shown: expected success'
+grep -q '^step 1/1  loss -  ETA ' err || fail 'a mismatch, shown: expected no loss'
 trains 'a longer context than the model has' $base --data_path data.json --model_max_length 100000 --max_steps 1
 grep -q "samples are cut off at the model's context of 2048" err || fail 'a longer context: expected a line'
 

@@ -211,6 +211,20 @@ static void put_picture(FILE *out, const pd_report *report, const picture *p, se
     fputs("</figure>\n", out);
 }
 
+static void put_missing_losses(FILE *out, const pd_report_run *run) {
+    const long long n = (long long)run->log.n_steps;
+    if (run->log.n_bad_losses > 0) {
+        put_escaped(out, run->name);
+        fprintf(out, ": the loss of %lld of %lld steps is not a number. ", (long long)run->log.n_bad_losses,
+                n);
+    }
+    if (run->log.n_without_loss > 0) {
+        put_escaped(out, run->name);
+        fprintf(out, ": %lld of %lld steps had no labels, so no loss. ", (long long)run->log.n_without_loss,
+                n);
+    }
+}
+
 static void put_page(FILE *out, const pd_report *report, series *numbers) {
     int64_t stride = 1;
     for (size_t i = 0; i < report->n_runs; i++) {
@@ -245,13 +259,8 @@ static void put_page(FILE *out, const pd_report *report, series *numbers) {
     } else {
         fputs("Faint behind them: every step. ", out);
     }
-    for (size_t i = 0; i < report->n_runs; i++) {
-        const pd_report_run *run = &report->runs[i];
-        if (run->log.n_bad_losses == 0) continue;
-        put_escaped(out, run->name);
-        fprintf(out, ": the loss of %lld of %lld steps is not a number. ", (long long)run->log.n_bad_losses,
-                (long long)run->log.n_steps);
-    }
+    for (size_t i = 0; i < report->n_runs; i++)
+        put_missing_losses(out, &report->runs[i]);
     fputs("Time is the sum of the steps' times; saving checkpoints is not in it. Ratios are to the "
           "first run. A number at the right edge "
           "is its line's last.</p>\n</main></body></html>\n",

@@ -15,7 +15,8 @@ struct pd_train_log {
     FILE *file;
     bool terminal, shown; // whether stderr is one; whether the live line stands there
     double mean_ms;       // of a step, smoothed
-    double mean_loss;
+    double mean_loss;     // of the steps that had labels, smoothed
+    bool any_loss;        // whether there was such a step
     pd_train_report last;
 };
 
@@ -165,13 +166,14 @@ static size_t columns(const pd_train_log *log) {
 }
 
 static void show(pd_train_log *log, const pd_train_report *r) {
-    char left[32], line[256];
+    char left[32], loss[32] = "-", line[256];
+    if (log->any_loss) snprintf(loss, sizeof loss, "%.4f", log->mean_loss);
     clear_line(log);
     const double kept = r->n_image_rows > 0 ? 100.0 * r->image_rows_mean / (double)r->n_image_rows : 100.0;
     // what is wanted most stands first, for narrow terminals
     snprintf(line, sizeof line,
-             "step %lld/%lld  loss %.4f  ETA %s  lr %.2e  norm %.2f  %.0f tokens/s  image %.0f %%  %.0f ms",
-             (long long)r->step, (long long)r->n_steps, log->mean_loss,
+             "step %lld/%lld  loss %s  ETA %s  lr %.2e  norm %.2f  %.0f tokens/s  image %.0f %%  %.0f ms",
+             (long long)r->step, (long long)r->n_steps, loss,
              duration(left, sizeof left, log->mean_ms * 1e-3 * (double)(r->n_steps - r->step)),
              r->learning_rate, r->gradient_norm, 1e3 * (double)r->n_rows / r->step_ms, kept, r->step_ms);
     const size_t most = columns(log);
@@ -188,7 +190,10 @@ void pd_train_log_step(const pd_train_report *r, void *user) {
     const bool first = r->step == r->first_step + 1;
     log->mean_ms = first ? r->step_ms : 0.95 * log->mean_ms + 0.05 * r->step_ms;
     if (first) open_log(log, r->first_step);
-    if (r->n_labels > 0) log->mean_loss = first ? r->loss : 0.95 * log->mean_loss + 0.05 * r->loss;
+    if (r->n_labels > 0) {
+        log->mean_loss = !log->any_loss ? r->loss : 0.95 * log->mean_loss + 0.05 * r->loss;
+        log->any_loss = true;
+    }
     write_line(log, r);
     // without a terminal a line now and then, for those who read it later
     const bool due = log->terminal || r->step == r->n_steps || r->step % 50 == 0 || first;

@@ -142,7 +142,9 @@ static pd_status add_line(reading *r, yyjson_val *root, pd_run_log *log, pd_erro
         r->image_rows += image_rows;
         r->image_rows_mean += image_rows_mean;
     }
-    log->n_bad_losses += !isfinite(x[PD_RUN_LOSS]);
+    const bool has_loss = !yyjson_is_null(yyjson_obj_get(root, "loss"));
+    log->n_bad_losses += has_loss && !isfinite(x[PD_RUN_LOSS]);
+    log->n_without_loss += !has_loss;
     point->seconds = isnan(log->seconds) ? 0 : log->seconds;
     return PD_OK;
 }

@@ -45,7 +45,8 @@ typedef struct pd_run_log {
     double seconds, wait_seconds;           // all steps; of it waiting for data; NaN: not said
     double n_rows, n_labels;                // of all steps; NaN: not said
     double image_kept;                      // of all image rows; NaN: there were none
-    int64_t n_bad_losses;                   // lines whose loss is not a number
+    int64_t n_bad_losses;                   // lines whose loss is NaN or infinite
+    int64_t n_without_loss;                 // lines whose loss is null: of steps without labels
     bool cut_short;                         // the last line has no end and is not whole: it was left out
 } pd_run_log;
 
