@@ -1,4 +1,5 @@
-// Any bytes as a training log: what is accepted holds together, whatever its length.
+// Any bytes as a training log: what is accepted holds together, whatever its length, and so does what a run
+// that goes on behind some step keeps.
 #include "check.h"
 
 #include "train/run_log.h"
@@ -41,7 +42,21 @@ static void check_log(const pd_run_log *log) {
         CHECK(!isinf(smoothed[i]) && (log->points[i].curves[PD_RUN_LOSS].n == 0 || !isnan(smoothed[i])));
 }
 
+// What is kept for a step is all that is kept of it, and no more than is kept for a later step.
+static void check_whole_lines(const char *text, size_t size) {
+    static const int64_t steps[] = {-1, 0, 1, 7, INT64_MAX};
+    size_t before = 0;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        const size_t kept = pd_run_log_whole_lines(text, size, steps[i]);
+        CHECK(kept <= size && kept >= before);
+        CHECK(kept == 0 || text[kept - 1] == '\n');
+        CHECK(pd_run_log_whole_lines(text, kept, steps[i]) == kept);
+        before = kept;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    check_whole_lines((const char *)data, size);
     if (size == 0) return 0; // fmemopen wants a byte
     FILE *stream = fmemopen((void *)(uintptr_t)data, size, "rb");
     CHECK(stream);
@@ -49,6 +64,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pd_error err = {0};
     if (pd_run_log_read_stream(stream, "log.jsonl", &log, &err) == PD_OK) {
         check_log(&log);
+        if (!log.cut_short && data[size - 1] == '\n')
+            CHECK(pd_run_log_whole_lines((const char *)data, size, log.last_step) == size);
     } else {
         CHECK(err.status == PD_ERR_FORMAT && err.message[0] != '\0' && !strchr(err.message, '\n'));
         CHECK(!log.points);

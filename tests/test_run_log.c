@@ -183,10 +183,36 @@ static void test_long_line(void **state) {
     free(text);
 }
 
+// What a run keeps that goes on behind a step.
+static void test_whole_lines(void **state) {
+    (void)state;
+    static const char first[] = "{\"step\":1,\"loss\":nan}\n\n";
+    static const char second[] = "{\"step\":2,\"loss\":null}\r\n";
+    static const char *const ends[] = {"{\"step\":3,\"lo",
+                                       "{\"step\":3}",
+                                       "{\"step\":3,,}\n",
+                                       "[3]\n",
+                                       "{\"step\":2}\n",
+                                       "{\"step\":-3}\n",
+                                       "{\"step\":18446744073709551615}\n",
+                                       ""};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        char text[128];
+        const size_t size = (size_t)snprintf(text, sizeof text, "%s%s%s", first, second, ends[i]);
+        assert_int_equal(pd_run_log_whole_lines(text, size, 1), sizeof first - 1);
+        assert_int_equal(pd_run_log_whole_lines(text, size, 2), sizeof first + sizeof second - 2);
+        assert_int_equal(pd_run_log_whole_lines(text, size, INT64_MAX), sizeof first + sizeof second - 2);
+    }
+    assert_int_equal(pd_run_log_whole_lines(first, sizeof first - 1, 0), 0);
+    assert_int_equal(pd_run_log_whole_lines(NULL, 0, 5), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums),   cmocka_unit_test(test_no_numbers), cmocka_unit_test(test_long_log),
-        cmocka_unit_test(test_broken), cmocka_unit_test(test_half_line),  cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_sums),        cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_long_log),    cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_half_line),   cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_whole_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

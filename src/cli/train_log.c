@@ -2,12 +2,12 @@
 
 #include "base/file.h"
 #include "cli/cli.h"
+#include "train/run_log.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-#include <yyjson.h>
 
 struct pd_train_log {
     pd_train_log_params params;
@@ -78,30 +78,13 @@ void pd_train_log_line(pd_log_level level, const char *line, void *user) {
 
 // ---- log.jsonl ---------------------------------------------------------------------------------------------
 
-// How many bytes of the log are whole lines of steps up to `step`.
-static size_t whole_lines(const char *text, size_t size, int64_t step) {
-    size_t kept = 0;
-    for (size_t at = 0; at < size;) {
-        const char *end = memchr(text + at, '\n', size - at);
-        if (!end) break;
-        const size_t next = (size_t)(end - text) + 1;
-        yyjson_doc *doc = yyjson_read(text + at, next - at, 0);
-        yyjson_val *value = yyjson_obj_get(yyjson_doc_get_root(doc), "step");
-        const bool keep = yyjson_is_int(value) && yyjson_get_sint(value) <= step;
-        yyjson_doc_free(doc);
-        if (!keep) break;
-        kept = at = next;
-    }
-    return kept;
-}
-
 // Opens the log behind the lines up to `step`.
 static pd_status open_at(pd_train_log *log, int64_t step, pd_error *err) {
     size_t kept = 0;
     if (step > 0 && access(log->path, F_OK) == 0) {
         pd_mapped_file file;
         PD_TRY(pd_mapped_file_open(log->path, &file, err));
-        kept = whole_lines((const char *)file.data, file.size, step);
+        kept = pd_run_log_whole_lines((const char *)file.data, file.size, step);
         pd_mapped_file_close(&file);
     }
     log->file = fopen(log->path, step > 0 ? "ab" : "wb");

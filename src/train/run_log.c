@@ -83,10 +83,14 @@ static pd_status read_amount(const reading *r, yyjson_val *root, const char *fie
                    r->name, (long long)r->line, field, *number);
 }
 
+static bool is_step(yyjson_val *value) {
+    return yyjson_is_uint(value) && yyjson_get_uint(value) <= (uint64_t)1 << 53;
+}
+
 static pd_status read_step(const reading *r, yyjson_val *root, const pd_run_log *log, int64_t *step,
                            pd_error *err) {
     yyjson_val *value = yyjson_obj_get(root, "step");
-    if (!yyjson_is_uint(value) || yyjson_get_uint(value) > (uint64_t)1 << 53)
+    if (!is_step(value))
         return pd_fail(err, PD_ERR_FORMAT, "%s: line %lld: step: expected a whole number, found %s", r->name,
                        (long long)r->line, value ? yyjson_get_type_desc(value) : "nothing");
     *step = (int64_t)yyjson_get_uint(value);
@@ -232,6 +236,32 @@ pd_status pd_run_log_read(const char *path, pd_run_log *log, pd_error *err) {
     const pd_status status = pd_run_log_read_stream(stream, path, log, err);
     fclose(stream);
     return status;
+}
+
+// The step of a line; -1: it has none.
+static int64_t step_of(const char *line, size_t size) {
+    // without YYJSON_READ_INSITU the bytes are only read
+    yyjson_doc *doc =
+        yyjson_read_opts((char *)(uintptr_t)line, size, YYJSON_READ_ALLOW_INF_AND_NAN, NULL, NULL);
+    yyjson_val *value = yyjson_obj_get(yyjson_doc_get_root(doc), "step");
+    const int64_t step = is_step(value) ? (int64_t)yyjson_get_uint(value) : -1;
+    yyjson_doc_free(doc);
+    return step;
+}
+
+size_t pd_run_log_whole_lines(const char *text, size_t size, int64_t step) {
+    size_t kept = 0;
+    int64_t last = -1;
+    for (const char *end; kept < size && (end = memchr(text + kept, '\n', size - kept));) {
+        const size_t length = (size_t)(end - text) - kept;
+        if (!is_blank(text + kept, length)) {
+            const int64_t found = step_of(text + kept, length);
+            if (found <= last || found > step) break;
+            last = found;
+        }
+        kept += length + 1;
+    }
+    return kept;
 }
 
 void pd_run_log_free(pd_run_log *log) {

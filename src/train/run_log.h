@@ -54,6 +54,9 @@ typedef struct pd_run_log {
 pd_status pd_run_log_read(const char *path, pd_run_log *log, pd_error *err);
 // The same from an open stream; `name` stands in messages.
 pd_status pd_run_log_read_stream(FILE *stream, const char *name, pd_run_log *log, pd_error *err);
+// How many bytes at the log's beginning are whole lines of steps that follow on each other, up to `step`:
+// what a run that goes on behind it keeps. Empty lines between them count.
+size_t pd_run_log_whole_lines(const char *text, size_t size, int64_t step);
 void pd_run_log_free(pd_run_log *log);
 
 // smoothed[n_points]: the curve's means, weighted with a Gaussian of `sigma` steps about every point; NaN
