@@ -571,7 +571,10 @@ static void wrong_use_is_said_in_one_line(void **state) {
     expect(2, "--count", "--count 0 --out bad", 0);
     expect(2, "--size", "--size 4000 --out bad", 0);
     expect(2, "--nothing", "--nothing", 0);
-    expect(2, "--tasks", "--kind eval --tasks colors,nothing --out bad", 0);
+    expect(2, "--tasks: expected different tasks (shapes, colors, …), found \"colors,nothing\"",
+           "--kind eval --tasks colors,nothing --out bad", 0);
+    expect(2, "--tasks", "--kind eval --tasks colors,colors --out bad", 0);
+    expect(2, "--tasks", "--kind eval --tasks colors, --out bad", 0);
     expect(2, "--tasks", "--kind questions --tasks colors --out bad", 0);
     expect(2, "--mix", "--mix objects=0 --out bad", 0);
     expect(2, "--mix", "--mix circus=1 --out bad", 0);
