@@ -238,6 +238,20 @@ grep -q 'warning: new/.checkpoint-1.removed.tmp: cannot remove' err || fail 'in 
 [ "$(find new -name 'checkpoint-*' -prune)" = new/checkpoint-4 ] || fail 'in the way: expected the last checkpoint'
 "$pdrop" $base -o new --max_steps 4 --save_steps 1 --save_total_limit 1 --resume >out 2>err </dev/null || fail 'in the way, again: expected success'
 rm -rf new/.checkpoint-1.removed.tmp
+# Nor is a log that cannot be written.
+if [ -w /dev/full ]; then
+    mkdir mute
+    ln -s /dev/full mute/log.jsonl
+    "$pdrop" $base -o mute --max_steps 2 >out 2>err </dev/null || fail 'a log that cannot be written: expected success'
+    [ "$(grep -c warning err)" = 1 ] && grep -q 'warning: mute/log.jsonl: cannot write: No space left on device; it ends here$' err ||
+        fail 'a log that cannot be written: expected one warning'
+    [ -e mute/checkpoint-2/state.gguf ] || fail 'a log that cannot be written: expected a checkpoint'
+    rm mute/log.jsonl
+    mkdir mute/log.jsonl
+    "$pdrop" $base -o mute --max_steps 3 --overwrite_output_dir >out 2>err </dev/null || fail 'a folder for a log: expected success'
+    [ "$(grep -c warning err)" = 1 ] && grep -q 'warning: mute/log.jsonl: cannot write: Is a directory; there will be no log$' err ||
+        fail 'a folder for a log: expected one warning'
+fi
 trains 'anew' $base --max_steps 2
 "$pdrop" $base -o kept --max_steps 2 --overwrite_output_dir >out 2>err </dev/null || fail 'overwriting: expected success'
 [ "$(find kept -name 'checkpoint-*' -prune)" = kept/checkpoint-2 ] || fail 'overwriting: expected one checkpoint'

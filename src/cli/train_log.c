@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "train/run_log.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -88,9 +89,11 @@ static pd_status open_at(pd_train_log *log, int64_t step, pd_error *err) {
         pd_mapped_file_close(&file);
     }
     log->file = fopen(log->path, step > 0 ? "ab" : "wb");
-    if (!log->file || ftruncate(fileno(log->file), (off_t)kept) != 0)
-        return pd_fail(err, PD_ERR_IO, "%s: cannot write", log->path);
-    return PD_OK;
+    if (log->file && (step == 0 || ftruncate(fileno(log->file), (off_t)kept) == 0)) return PD_OK;
+    const int reason = errno;
+    if (log->file) fclose(log->file);
+    log->file = NULL;
+    return pd_fail(err, PD_ERR_IO, "%s: cannot write: %s; there will be no log", log->path, strerror(reason));
 }
 
 void pd_train_log_start(const pd_train_report *r, void *user) {
@@ -119,7 +122,9 @@ static void write_line(pd_train_log *log, const pd_train_report *r) {
              (long long)r->n_rows, (long long)r->n_image_rows, r->image_rows_mean, r->step_ms, r->wait_ms,
              r->sync_ms, 1e3 * (double)r->n_rows / r->step_ms);
     if (log->file && (fputs(line, log->file) == EOF || fflush(log->file) != 0)) {
-        pd_train_log_line(PD_LOG_WARNING, "log.jsonl: cannot write; it ends here", log);
+        pd_error err;
+        pd_fail(&err, PD_ERR_IO, "%s: cannot write: %s; it ends here", log->path, strerror(errno));
+        pd_train_log_line(PD_LOG_WARNING, err.message, log);
         fclose(log->file);
         log->file = NULL;
     }
