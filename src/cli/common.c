@@ -31,11 +31,10 @@ pd_status pd_cli_expect_other(const char *option, const char *out, const char *i
 
 int pd_cli_report(pd_status status, const pd_error *err) {
     pd_cli_progress_end();
-    if (status == PD_ERR_CANCELLED) {
-        fputs("pdrop: stopped\n", stderr);
-    } else {
-        fprintf(stderr, "pdrop: %s\n", err->message);
-    }
+    static const char stopped[] = "stopped";
+    // "stopped after step 3 of 9" says more; what else is cancelled names work that nobody asked about
+    const bool says_where = strncmp(err->message, stopped, sizeof stopped - 1) == 0;
+    fprintf(stderr, "pdrop: %s\n", status == PD_ERR_CANCELLED && !says_where ? stopped : err->message);
     return pd_cli_exit_code(status);
 }
 
