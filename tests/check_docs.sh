@@ -114,6 +114,21 @@ fields "docs/training.md's log"
 json report fuzz/seeds/run_log/whole
 fields 'pdrop report'
 
+# ---- LLaVA's arguments: pdrop train has those that docs/training.md says are taken, and no others -----------------
+
+sed -n '/^## Arguments of LLaVA$/,/^## Training data/p' docs/training.md | grep '^| `--' >"$scratch/rows"
+[ -s "$scratch/rows" ] || complain 'docs/training.md has no table of LLaVA'"'"'s arguments'
+while IFS='|' read -r _ theirs ours _; do
+    case $ours in ' none: '* | *--compute*) taken=false ;; *) taken=true ;; esac
+    for option in $(echo "$theirs" | tr -d ' `' | tr ',' ' '); do
+        if grep -q -E -e "^  (-[a-z], )?$option( |\$)" "$scratch/help.train"; then has=true; else has=false; fi
+        [ $has = $taken ] || complain "docs/training.md says the wrong thing about LLaVA's $option"
+    done
+done <"$scratch/rows"
+for option in --per_device_eval_batch_size --image_grid_pinpoints; do
+    grep -q -F -e "$option" "$scratch/rows" || complain "docs/training.md's table of LLaVA's arguments lacks $option"
+done
+
 # ---- docs/api.md and the header name the same things -------------------------------------------------------------
 
 sed 's|//.*||; /^#/d' include/pyramiddrop.h >"$scratch/header"

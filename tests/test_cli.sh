@@ -3,7 +3,7 @@
 # a prompt end on Ctrl-C.
 #
 #   sh tests/test_cli.sh PDROP          (PDROP: the program's path)
-# shellcheck disable=SC2086  # $ask and $arguments are lists of words
+# shellcheck disable=SC2086  # $ask, $arguments and $value are lists of words
 set -u
 pdrop=$1
 golden=$(cd "$(dirname "$0")/golden" && pwd)
@@ -84,6 +84,10 @@ expect 2 'expected a number from 0 to 1, found "nan"' run --top-p nan
 expect 2 'expected one of sdpa, eager, flash, found "quick"' run --attn quick
 expect 2 'expected one of auto, ggml, f32, bf16, int8, found "fp4"' run --compute fp4
 expect 2 'no such argument expected here' run stray
+for value in =maybe ' maybe'; do
+    expect 2 '--lora_enable: expected True or False, found "maybe"' train --lora_enable$value
+done
+expect 2 'stray: no such argument expected here' train --lora_enable True stray
 expect 2 'expected one geometry' synth
 expect 2 'no geometry "huge"' synth huge
 expect 2 'no weight type "q9"' synth tiny --type q9
@@ -230,6 +234,27 @@ expect 1 '/log.jsonl: cannot open' report . -o page.html
 expect 2 'expected 1 to 8 runs' report
 expect 2 'expected 1 to 8 runs' report 1 2 3 4 5 6 7 8 9
 [ ! -e page.html ] || fail "pdrop report: left a page behind"
+printf '{"step":%d,"loss":null,"labels":0}\n' 1 2 >mute.jsonl # of steps without labels
+succeeds report mute.jsonl -o page.html
+grep -q '^mute.jsonl  *2  *-  *-  ' out && grep -q '^  *2 of 2 steps had no labels, so no loss$' out ||
+    fail "pdrop report: expected steps without labels: $(cat out)"
+grep -q 'not a number' out page.html && fail "pdrop report: expected null to be no loss, rather than a bad one"
+grep -q 'mute.jsonl: 2 of 2 steps had no labels, so no loss. ' page.html || fail "pdrop report: expected steps without labels on the page"
+succeeds report mute.jsonl --json
+grep -q '"loss":null,"bad_losses":0,"steps_without_labels":2,.*"labels":0.0,' out || fail "pdrop report --json: expected steps without labels"
+printf '{"step":1,"loss":2}\n' >bare.jsonl # which tells nothing else
+succeeds report bare.jsonl -o page.html
+sed -n 2p out | grep -q '^bare.jsonl  *1  *-  *2  *-  *-  *-  *-  *-  *-$' || fail "pdrop report: expected - for what a log does not tell: $(cat out)"
+[ "$(grep -c '<figcaption>Loss' page.html)" = 1 ] || fail "pdrop report: expected no loss by time of a log without times"
+succeeds report bare.jsonl --json
+grep -q '"epochs":null,.*"seconds":null,"wait_seconds":null,"step_ms":null,"rows":null,"labels":null,"tokens_per_second":null,"image_kept":null,"time_ratio":null,' out ||
+    fail "pdrop report --json: expected null for what a log does not tell"
+rm page.html
+cp runs/pyr\&mid/log.jsonl log.before
+ln runs/pyr\&mid/log.jsonl linked.html
+expect 2 'log.jsonl: it is read; expected another file for --output' report runs/pyr\&mid -o runs/pyr\&mid/log.jsonl
+expect 2 'linked.html: it is read; expected another file for --output' report runs/pyr\&mid -o linked.html --json
+cmp -s runs/pyr\&mid/log.jsonl log.before || fail "pdrop report: wrote over a log"
 expect 1 'nowhere/page.html: cannot create' report runs/pyr\&mid -o nowhere/page.html
 
 # ---- many questions -----------------------------------------------------------------------------------------------
@@ -270,6 +295,11 @@ printf '{"text":"a","image":"absent.png"}\n' >absent.jsonl
 expect 1 'question 1: absent.png: cannot open' $evaluate --question-file absent.jsonl --answers-file none.jsonl
 expect 1 'question 1: ./absent.png: cannot open' $evaluate --question-file absent.jsonl --image-folder .
 [ ! -e none.jsonl ] || fail "pdrop eval: left answers behind"
+cp questions.json questions.before
+for file in questions.json ./tiny.gguf tiny-mmproj.gguf; do
+    expect 2 "$file: it is read; expected another file for --answers-file" $evaluate --question-file questions.json --answers-file $file
+done
+cmp -s questions.json questions.before || fail "pdrop eval: wrote over its questions"
 mkdir folder
 expect 1 'folder: cannot create: a folder' $evaluate --question-file questions.json --answers-file folder
 checks=$((checks + 1))
@@ -386,6 +416,11 @@ no_leftovers . 'eval'
 # ---- a geometry of one's own ------------------------------------------------------------------------------------
 
 sed "s|vocabulary.gguf|$golden/parity/mha.gguf|" "$golden/../../models/pocket/geometry.json" >own.json
+cp "$golden/parity/mha.gguf" words-mmproj.gguf
+sed "s|$golden/parity/mha.gguf|words-mmproj.gguf|" own.json >own.gguf
+expect 2 'words-mmproj.gguf: it is read; expected another file for --output' synth --from own.gguf --init -q -o words
+expect 2 'own.gguf: it is read; expected another file for --output' synth --from own.gguf --init -q -o own
+cmp -s "$golden/parity/mha.gguf" words-mmproj.gguf && [ ! -e words.gguf ] || fail "synth: wrote over its vocabulary"
 succeeds synth --from own.json --init -q -o own
 succeeds synth --from own.json --init -q -o own-again
 cmp -s own.gguf own-again.gguf || fail "synth --init: the same seed gave another model"

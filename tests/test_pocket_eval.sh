@@ -63,11 +63,20 @@ expect() { # CODE FRAGMENT ARGUMENT...
     [ "$(wc -l <err)" = 1 ] && grep -qF "$fragment" err || fail "expected \"$fragment\", found: $(cat err)"
     [ ! -e no.json ] || fail "$fragment: left figures behind"
 }
+for file in summary.json data/test-eval.json models/dense.gguf models/pyramid-mmproj.gguf; do
+    cp $file before
+    expect 2 "$file: it is read; expected another file for --output" -o $file
+    cmp -s $file before || fail "wrote over $file"
+done
 expect 1 'nowhere/dense.gguf: cannot open' --models nowhere
 expect 1 'nowhere/test-eval.json: cannot open' --data nowhere
 expect 1 'nowhere: cannot open' --summary nowhere
 expect 1 'expected "seed" and "rows"' --summary data/test-eval.json
-expect 1 'broken JSON at byte 0' --summary data/tile.png
+expect 1 'tile.png: line 1, column 1: broken JSON: ' --summary data/tile.png
+printf '{"seed": 9,\n "rows": [}\n' >broken.json
+expect 1 'broken.json: line 2, column 11: broken JSON: ' --summary broken.json
+echo '{"seed":9,"rows":[{"group":"seen"},{"task":"x","group":"all"}]}' >half.json
+expect 1 'half.json: rows[1].blind: expected a number from 0 to 1' --summary half.json
 expect 2 'no such option' --seed 3
 expect 2 'exclude each other' --policy none
 printf '{"image":"tile.png","text":"what"}\n' >data/test-eval.json

@@ -39,6 +39,7 @@ static void test_sums(void **state) {
     assert_true(log.epoch == 1 && log.seconds == 2 && log.wait_seconds == 0.1);
     assert_true(log.n_rows == 350 && log.n_labels == 30 && log.image_kept == 0.5);
     assert_int_equal(log.n_bad_losses, 0);
+    assert_int_equal(log.n_without_loss, 0);
     assert_false(log.cut_short);
     assert_true(log.points[0].seconds == 0.5 && log.points[1].seconds == 2);
     assert_true(log.points[1].curves[PD_RUN_LOSS].mean == 2);
@@ -59,11 +60,14 @@ static void test_no_numbers(void **state) {
                   &log, &err),
         PD_OK);
     assert_int_equal(log.n_steps, 7);
-    assert_int_equal(log.n_bad_losses, 4); // 1e300 is a number, but beyond what a curve shows
+    assert_int_equal(log.n_bad_losses, 3); // 1e300 is a number, but beyond what a curve shows
+    assert_int_equal(log.n_without_loss, 1);
     for (int i = 1; i < 6; i++)
         assert_int_equal(log.points[i].curves[PD_RUN_LOSS].n, 0);
     assert_int_equal(log.points[6].curves[PD_RUN_GRADIENT_NORM].n, 0);
-    assert_true(log.seconds == 0 && isnan(log.epoch) && isnan(log.image_kept));
+    assert_true(isnan(log.seconds) && isnan(log.epoch) && isnan(log.image_kept));
+    assert_true(isnan(log.wait_seconds) && isnan(log.n_rows) && isnan(log.n_labels));
+    assert_true(log.points[6].seconds == 0);
     double smoothed[7];
     pd_run_log_smooth(&log, PD_RUN_LOSS, 1, smoothed);
     assert_true(fabs(smoothed[0] - 3) < 1e-6); // the other value is six sigmas away
@@ -179,10 +183,36 @@ static void test_long_line(void **state) {
     free(text);
 }
 
+// What a run keeps that goes on behind a step.
+static void test_whole_lines(void **state) {
+    (void)state;
+    static const char first[] = "{\"step\":1,\"loss\":nan}\n\n";
+    static const char second[] = "{\"step\":2,\"loss\":null}\r\n";
+    static const char *const ends[] = {"{\"step\":3,\"lo",
+                                       "{\"step\":3}",
+                                       "{\"step\":3,,}\n",
+                                       "[3]\n",
+                                       "{\"step\":2}\n",
+                                       "{\"step\":-3}\n",
+                                       "{\"step\":18446744073709551615}\n",
+                                       ""};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        char text[128];
+        const size_t size = (size_t)snprintf(text, sizeof text, "%s%s%s", first, second, ends[i]);
+        assert_int_equal(pd_run_log_whole_lines(text, size, 1), sizeof first - 1);
+        assert_int_equal(pd_run_log_whole_lines(text, size, 2), sizeof first + sizeof second - 2);
+        assert_int_equal(pd_run_log_whole_lines(text, size, INT64_MAX), sizeof first + sizeof second - 2);
+    }
+    assert_int_equal(pd_run_log_whole_lines(first, sizeof first - 1, 0), 0);
+    assert_int_equal(pd_run_log_whole_lines(NULL, 0, 5), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums),   cmocka_unit_test(test_no_numbers), cmocka_unit_test(test_long_log),
-        cmocka_unit_test(test_broken), cmocka_unit_test(test_half_line),  cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_sums),        cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_long_log),    cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_half_line),   cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_whole_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

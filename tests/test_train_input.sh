@@ -3,7 +3,7 @@
 # one stays.
 #
 #   sh tests/test_train_input.sh PDROP
-# shellcheck disable=SC2086  # $base is a list of words
+# shellcheck disable=SC2086  # $base and $shown are lists of words
 set -u
 pdrop=$1
 golden=$(cd "$(dirname "$0")/golden" && pwd)
@@ -87,6 +87,10 @@ sed 's/]}]$/]}, {"conversations": [{"from": "human", "value": "hi"}, {"from": "g
 trains 'a mismatch' $base --data_path half.json --per_device_train_batch_size 1 --max_steps 2
 [ "$(grep -c '"loss":null,.*"labels":0,' new/log.jsonl)" = 1 ] || fail 'a mismatch: expected no loss in one of two steps'
 grep -q 'samples cut off: 0, without labels: [1-9]' err || fail 'a mismatch: expected it to be counted'
+shown=$(echo $base | sed 's/ -q / /')
+"$pdrop" $shown --data_path mismatch.json --max_steps 1 -o new --overwrite_output_dir >out 2>err </dev/null ||
+    fail 'a mismatch, shown: expected success'
+grep -q '^step 1/1  loss -  ETA ' err || fail 'a mismatch, shown: expected no loss'
 trains 'a longer context than the model has' $base --data_path data.json --model_max_length 100000 --max_steps 1
 grep -q "samples are cut off at the model's context of 2048" err || fail 'a longer context: expected a line'
 
@@ -241,6 +245,20 @@ grep -q 'warning: new/.checkpoint-1.removed.tmp: cannot remove' err || fail 'in 
 [ "$(find new -name 'checkpoint-*' -prune)" = new/checkpoint-4 ] || fail 'in the way: expected the last checkpoint'
 "$pdrop" $base -o new --max_steps 4 --save_steps 1 --save_total_limit 1 --resume >out 2>err </dev/null || fail 'in the way, again: expected success'
 rm -rf new/.checkpoint-1.removed.tmp
+# Nor is a log that cannot be written.
+if [ -w /dev/full ]; then
+    mkdir mute
+    ln -s /dev/full mute/log.jsonl
+    "$pdrop" $base -o mute --max_steps 2 >out 2>err </dev/null || fail 'a log that cannot be written: expected success'
+    [ "$(grep -c warning err)" = 1 ] && grep -q 'warning: mute/log.jsonl: cannot write: No space left on device; it ends here$' err ||
+        fail 'a log that cannot be written: expected one warning'
+    [ -e mute/checkpoint-2/state.gguf ] || fail 'a log that cannot be written: expected a checkpoint'
+    rm mute/log.jsonl
+    mkdir mute/log.jsonl
+    "$pdrop" $base -o mute --max_steps 3 --overwrite_output_dir >out 2>err </dev/null || fail 'a folder for a log: expected success'
+    [ "$(grep -c warning err)" = 1 ] && grep -q 'warning: mute/log.jsonl: cannot write: Is a directory; there will be no log$' err ||
+        fail 'a folder for a log: expected one warning'
+fi
 trains 'anew' $base --max_steps 2
 "$pdrop" $base -o kept --max_steps 2 --overwrite_output_dir >out 2>err </dev/null || fail 'overwriting: expected success'
 [ "$(find kept -name 'checkpoint-*' -prune)" = kept/checkpoint-2 ] || fail 'overwriting: expected one checkpoint'

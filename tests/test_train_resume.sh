@@ -118,12 +118,26 @@ for round in 1 2 3; do
     wait $pid
     code=$?
     [ $code = 130 ] || fail "Ctrl-C, round $round: expected exit code 130, found $code"
-    [ "$(tail -n 1 err)" = 'pdrop: stopped' ] || fail "Ctrl-C, round $round: expected \"pdrop: stopped\""
     step=$(last_step stopped/log.jsonl)
+    [ "$(tail -n 1 err)" = "pdrop: stopped after step $step of 54" ] ||
+        fail "Ctrl-C, round $round: expected \"pdrop: stopped after step $step of 54\""
     [ -e "stopped/checkpoint-$step/state.gguf" ] || fail "Ctrl-C, round $round: no checkpoint of step $step, the last"
 done
 "$pdrop" $what -o stopped --resume >out 2>err </dev/null || fail "after Ctrl-C: expected success"
 same_as stopped full.whole
+
+# Within the first step there is nothing to save.
+checks=$((checks + 1))
+records 3000 >many.json
+"$pdrop" $train --data_path many.json --gradient_accumulation_steps 1500 --max_steps 1 -o first >out 2>err </dev/null &
+pid=$!
+until grep -q ' from 0 on;' err || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+kill -INT $pid
+wait $pid
+code=$?
+[ $code = 130 ] || fail "Ctrl-C in the first step: expected exit code 130, found $code"
+[ "$(tail -n 1 err)" = 'pdrop: stopped after step 0 of 1' ] || fail 'Ctrl-C in the first step: expected it to be said'
+[ -z "$(ls -A first)" ] || fail "Ctrl-C in the first step: left $(ls -A first)"
 
 # ---- more steps than it was to have -----------------------------------------------------------------------------
 

@@ -21,6 +21,10 @@ const char *pd_chart_number(char *buffer, size_t size, double x) {
         const char *name;
     } units[] = {{1e9, "G"}, {1e6, "M"}, {1e4, "k"}};
     const double magnitude = fabs(x);
+    if (!isfinite(x)) {
+        snprintf(buffer, size, "-");
+        return buffer;
+    }
     if (magnitude > 0 && (magnitude < 1e-3 || magnitude >= 1e13)) {
         snprintf(buffer, size, "%.2g", x);
         return buffer;

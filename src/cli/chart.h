@@ -29,6 +29,6 @@ typedef struct pd_chart {
 // picture.
 void pd_chart_write(FILE *out, const pd_chart *chart);
 
-// A number as it stands at an axis: "0", "2e-05", "0.25", "340", "12.5k", "3M"; buffer of at least 24 bytes,
-// returned.
+// A number as it stands at an axis: "0", "2e-05", "0.25", "340", "12.5k", "3M", "-" for none; buffer of at
+// least 24 bytes, returned.
 const char *pd_chart_number(char *buffer, size_t size, double x);

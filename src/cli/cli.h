@@ -23,7 +23,10 @@ int pd_cli_training_report(int argc, char **argv);
 // line on stderr says what is wrong).
 bool pd_cli_parse(const pd_command *command, int argc, char **argv, int *exit_code);
 int pd_cli_exit_code(pd_status status);
-// "pdrop: message" on stderr; the exit code for `status`.
+// PD_ERR_ARGUMENT where the file that `option` names to write to is `input`, which is read. Both may be NULL.
+pd_status pd_cli_expect_other(const char *option, const char *out, const char *input, pd_error *err);
+// "pdrop: message" on stderr; the exit code for `status`. Of cancelled work only a message that begins with
+// "stopped" is shown, else "stopped".
 int pd_cli_report(pd_status status, const pd_error *err);
 
 // ---- model, schedule and run options, shared by the commands that load a model ----------------------------

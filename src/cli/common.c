@@ -1,5 +1,6 @@
 // Options and output that several commands share.
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/cli.h"
 
 #include <ggml-backend.h>
@@ -23,13 +24,17 @@ int pd_cli_exit_code(pd_status status) {
                                        : PD_EXIT_ERROR;
 }
 
+pd_status pd_cli_expect_other(const char *option, const char *out, const char *input, pd_error *err) {
+    if (!out || !input || !pd_same_file(out, input)) return PD_OK;
+    return pd_fail(err, PD_ERR_ARGUMENT, "%s: it is read; expected another file for %s", out, option);
+}
+
 int pd_cli_report(pd_status status, const pd_error *err) {
     pd_cli_progress_end();
-    if (status == PD_ERR_CANCELLED) {
-        fputs("pdrop: stopped\n", stderr);
-    } else {
-        fprintf(stderr, "pdrop: %s\n", err->message);
-    }
+    static const char stopped[] = "stopped";
+    // "stopped after step 3 of 9" says more; what else is cancelled names work that nobody asked about
+    const bool says_where = strncmp(err->message, stopped, sizeof stopped - 1) == 0;
+    fprintf(stderr, "pdrop: %s\n", status == PD_ERR_CANCELLED && !says_where ? stopped : err->message);
     return pd_cli_exit_code(status);
 }
 

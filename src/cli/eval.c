@@ -304,6 +304,9 @@ static pd_status evaluate(pd_model *model, const atomic_bool *cancel, pd_error *
     tally t = {0};
     if (!flags.question_file)
         return pd_fail(err, PD_ERR_ARGUMENT, "no questions: give a file with --question-file");
+    const char *inputs[] = {flags.question_file, pd_model_flags.model, pd_model_flags.mmproj};
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        PD_TRY(pd_cli_expect_other("--answers-file", flags.answers_file, inputs[i], err));
     PD_TRY(pd_questions_read(flags.question_file, &questions, err));
     pd_status status = PD_OK;
     if (flags.answers_file) status = pd_file_writer_open(flags.answers_file, &t.writer, err);

@@ -193,18 +193,24 @@ static const pd_option *find_option(const pd_command *command, const char *word)
     return NULL;
 }
 
+// A word that is no option, behind the truth option `bare` (NULL: behind something else).
+static bool take_argument(const pd_command *command, const pd_option *bare, const char *word) {
+    if (command->positional) return add_string(command, "argument", command->positional, word);
+    if (bare) return complain(command, bare->name, "expected True or False", word);
+    return complain(command, word, "no such argument expected here", NULL);
+}
+
 pd_parsed pd_options_parse(const pd_command *command, int argc, char **argv) {
     bool only_positional = false;
+    const pd_option *bare = NULL; // the word before, where a truth value might have followed it
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i];
         if (only_positional || word[0] != '-' || word[1] == '\0') {
-            if (!command->positional) {
-                complain(command, word, "no such argument expected here", NULL);
-                return PD_PARSED_ERROR;
-            }
-            if (!add_string(command, "argument", command->positional, word)) return PD_PARSED_ERROR;
+            if (!take_argument(command, bare, word)) return PD_PARSED_ERROR;
+            bare = NULL;
             continue;
         }
+        bare = NULL;
         if (strcmp(word, "--") == 0) {
             only_positional = true;
             continue;
@@ -236,6 +242,7 @@ pd_parsed pd_options_parse(const pd_command *command, int argc, char **argv) {
             return PD_PARSED_ERROR;
         }
         if (!apply(command, option, value)) return PD_PARSED_ERROR;
+        if (is_bool && !value) bare = option;
     }
     return PD_PARSED_OK;
 }

@@ -161,6 +161,7 @@ static pd_status print_json(const pd_report *report, pd_error *err) {
         add_number(doc, o, "epochs", log->epoch);
         add_number(doc, o, "loss", run->loss);
         yyjson_mut_obj_add_int(doc, o, "bad_losses", log->n_bad_losses);
+        yyjson_mut_obj_add_int(doc, o, "steps_without_labels", log->n_without_loss);
         add_number(doc, o, "seconds", log->seconds);
         add_number(doc, o, "wait_seconds", log->wait_seconds);
         add_number(doc, o, "step_ms", 1e3 * log->seconds / (double)log->n_steps);
@@ -202,6 +203,9 @@ static void print_table(const pd_report *report) {
         if (log->n_bad_losses > 0)
             printf("%-*s the loss of %lld of %lld steps is not a number\n", width, "",
                    (long long)log->n_bad_losses, (long long)log->n_steps);
+        if (log->n_without_loss > 0)
+            printf("%-*s %lld of %lld steps had no labels, so no loss\n", width, "",
+                   (long long)log->n_without_loss, (long long)log->n_steps);
     }
 }
 
@@ -216,6 +220,8 @@ int pd_cli_training_report(int argc, char **argv) {
                          PD_MOST_RUNS);
     if (status == PD_OK) status = read_runs(&report, &err);
     const char *out = flags.out ? flags.out : flags.json ? NULL : "report.html";
+    for (size_t i = 0; status == PD_OK && i < report.n_runs; i++)
+        status = pd_cli_expect_other("--output", out, report.runs[i].path, &err);
     if (status == PD_OK && out) status = pd_report_write_page(&report, out, &err);
     if (status == PD_OK && flags.json) {
         status = print_json(&report, &err);

@@ -160,8 +160,10 @@ static size_t choose_unit(const pd_report *report) {
 static bool fill_line(const picture *p, const pd_report *report, size_t index, double unit, series *s,
                       pd_chart_line *line) {
     const pd_run_log *log = &report->runs[index].log;
+    const bool timed = !isnan(log->seconds);
+    const size_t n = timed || !p->over_time ? log->n_points : 0;
     bool any = false;
-    for (size_t i = 0; i < log->n_points; i++) {
+    for (size_t i = 0; i < n; i++) {
         const pd_run_point *point = &log->points[i];
         const pd_run_value *value = &point->curves[p->curve];
         const bool there = value->n > 0;
@@ -176,7 +178,7 @@ static bool fill_line(const picture *p, const pd_report *report, size_t index, d
     } else {
         memcpy(s->y, s->raw, sizeof s->y);
     }
-    *line = (pd_chart_line){.style = (int)index, .n = log->n_points, .x = s->x, .y = s->y};
+    *line = (pd_chart_line){.style = (int)index, .n = n, .x = s->x, .y = s->y};
     if (p->smooth && log->stride > 1) {
         line->low = s->low;
         line->high = s->high;
@@ -207,6 +209,20 @@ static void put_picture(FILE *out, const pd_report *report, const picture *p, se
             p->about);
     pd_chart_write(out, &chart);
     fputs("</figure>\n", out);
+}
+
+static void put_missing_losses(FILE *out, const pd_report_run *run) {
+    const long long n = (long long)run->log.n_steps;
+    if (run->log.n_bad_losses > 0) {
+        put_escaped(out, run->name);
+        fprintf(out, ": the loss of %lld of %lld steps is not a number. ", (long long)run->log.n_bad_losses,
+                n);
+    }
+    if (run->log.n_without_loss > 0) {
+        put_escaped(out, run->name);
+        fprintf(out, ": %lld of %lld steps had no labels, so no loss. ", (long long)run->log.n_without_loss,
+                n);
+    }
 }
 
 static void put_page(FILE *out, const pd_report *report, series *numbers) {
@@ -243,13 +259,8 @@ static void put_page(FILE *out, const pd_report *report, series *numbers) {
     } else {
         fputs("Faint behind them: every step. ", out);
     }
-    for (size_t i = 0; i < report->n_runs; i++) {
-        const pd_report_run *run = &report->runs[i];
-        if (run->log.n_bad_losses == 0) continue;
-        put_escaped(out, run->name);
-        fprintf(out, ": the loss of %lld of %lld steps is not a number. ", (long long)run->log.n_bad_losses,
-                (long long)run->log.n_steps);
-    }
+    for (size_t i = 0; i < report->n_runs; i++)
+        put_missing_losses(out, &report->runs[i]);
     fputs("Time is the sum of the steps' times; saving checkpoints is not in it. Ratios are to the "
           "first run. A number at the right edge "
           "is its line's last.</p>\n</main></body></html>\n",

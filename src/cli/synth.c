@@ -51,14 +51,28 @@ static bool go_on(const char *what, double progress, void *user) {
     return !pd_cli_signalled();
 }
 
+static const char *const endings[] = {".gguf", "-mmproj.gguf"};
+
+// The pair is not to take the place of the geometry's file or of the one with its vocabulary.
+static pd_status expect_others(const pd_synth_params *params, const char *prefix, char *path, size_t size,
+                               pd_error *err) {
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        snprintf(path, size, "%s%s", prefix, endings[i]);
+        PD_TRY(pd_cli_expect_other("--output", path, flags.from, err));
+        if (params->vocabulary) PD_TRY(pd_cli_expect_other("--output", path, params->vocabulary->path, err));
+    }
+    return PD_OK;
+}
+
 static pd_status write_pair(const pd_synth_params *params, const char *prefix, char *path, size_t size,
                             pd_error *err) {
-    snprintf(path, size, "%s.gguf", prefix);
+    PD_TRY(expect_others(params, prefix, path, size, err));
+    snprintf(path, size, "%s%s", prefix, endings[0]);
     pd_status status = pd_synth_model(params, path, err);
     pd_cli_progress_end();
     if (status != PD_OK) return status;
     if (!flags.quiet) printf("%s\n", path);
-    snprintf(path, size, "%s-mmproj.gguf", prefix);
+    snprintf(path, size, "%s%s", prefix, endings[1]);
     status = pd_synth_mmproj(params, path, err);
     pd_cli_progress_end();
     if (status == PD_OK && !flags.quiet) printf("%s\n", path);

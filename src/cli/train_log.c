@@ -2,12 +2,13 @@
 
 #include "base/file.h"
 #include "cli/cli.h"
+#include "train/run_log.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-#include <yyjson.h>
 
 struct pd_train_log {
     pd_train_log_params params;
@@ -15,7 +16,8 @@ struct pd_train_log {
     FILE *file;
     bool terminal, shown; // whether stderr is one; whether the live line stands there
     double mean_ms;       // of a step, smoothed
-    double mean_loss;
+    double mean_loss;     // of the steps that had labels, smoothed
+    bool any_loss;        // whether there was such a step
     pd_train_report last;
 };
 
@@ -77,36 +79,21 @@ void pd_train_log_line(pd_log_level level, const char *line, void *user) {
 
 // ---- log.jsonl ---------------------------------------------------------------------------------------------
 
-// How many bytes of the log are whole lines of steps up to `step`.
-static size_t whole_lines(const char *text, size_t size, int64_t step) {
-    size_t kept = 0;
-    for (size_t at = 0; at < size;) {
-        const char *end = memchr(text + at, '\n', size - at);
-        if (!end) break;
-        const size_t next = (size_t)(end - text) + 1;
-        yyjson_doc *doc = yyjson_read(text + at, next - at, 0);
-        yyjson_val *value = yyjson_obj_get(yyjson_doc_get_root(doc), "step");
-        const bool keep = yyjson_is_int(value) && yyjson_get_sint(value) <= step;
-        yyjson_doc_free(doc);
-        if (!keep) break;
-        kept = at = next;
-    }
-    return kept;
-}
-
 // Opens the log behind the lines up to `step`.
 static pd_status open_at(pd_train_log *log, int64_t step, pd_error *err) {
     size_t kept = 0;
     if (step > 0 && access(log->path, F_OK) == 0) {
         pd_mapped_file file;
         PD_TRY(pd_mapped_file_open(log->path, &file, err));
-        kept = whole_lines((const char *)file.data, file.size, step);
+        kept = pd_run_log_whole_lines((const char *)file.data, file.size, step);
         pd_mapped_file_close(&file);
     }
     log->file = fopen(log->path, step > 0 ? "ab" : "wb");
-    if (!log->file || ftruncate(fileno(log->file), (off_t)kept) != 0)
-        return pd_fail(err, PD_ERR_IO, "%s: cannot write", log->path);
-    return PD_OK;
+    if (log->file && (step == 0 || ftruncate(fileno(log->file), (off_t)kept) == 0)) return PD_OK;
+    const int reason = errno;
+    if (log->file) fclose(log->file);
+    log->file = NULL;
+    return pd_fail(err, PD_ERR_IO, "%s: cannot write: %s; there will be no log", log->path, strerror(reason));
 }
 
 void pd_train_log_start(const pd_train_report *r, void *user) {
@@ -135,7 +122,9 @@ static void write_line(pd_train_log *log, const pd_train_report *r) {
              (long long)r->n_rows, (long long)r->n_image_rows, r->image_rows_mean, r->step_ms, r->wait_ms,
              r->sync_ms, 1e3 * (double)r->n_rows / r->step_ms);
     if (log->file && (fputs(line, log->file) == EOF || fflush(log->file) != 0)) {
-        pd_train_log_line(PD_LOG_WARNING, "log.jsonl: cannot write; it ends here", log);
+        pd_error err;
+        pd_fail(&err, PD_ERR_IO, "%s: cannot write: %s; it ends here", log->path, strerror(errno));
+        pd_train_log_line(PD_LOG_WARNING, err.message, log);
         fclose(log->file);
         log->file = NULL;
     }
@@ -165,13 +154,14 @@ static size_t columns(const pd_train_log *log) {
 }
 
 static void show(pd_train_log *log, const pd_train_report *r) {
-    char left[32], line[256];
+    char left[32], loss[32] = "-", line[256];
+    if (log->any_loss) snprintf(loss, sizeof loss, "%.4f", log->mean_loss);
     clear_line(log);
     const double kept = r->n_image_rows > 0 ? 100.0 * r->image_rows_mean / (double)r->n_image_rows : 100.0;
     // what is wanted most stands first, for narrow terminals
     snprintf(line, sizeof line,
-             "step %lld/%lld  loss %.4f  ETA %s  lr %.2e  norm %.2f  %.0f tokens/s  image %.0f %%  %.0f ms",
-             (long long)r->step, (long long)r->n_steps, log->mean_loss,
+             "step %lld/%lld  loss %s  ETA %s  lr %.2e  norm %.2f  %.0f tokens/s  image %.0f %%  %.0f ms",
+             (long long)r->step, (long long)r->n_steps, loss,
              duration(left, sizeof left, log->mean_ms * 1e-3 * (double)(r->n_steps - r->step)),
              r->learning_rate, r->gradient_norm, 1e3 * (double)r->n_rows / r->step_ms, kept, r->step_ms);
     const size_t most = columns(log);
@@ -188,7 +178,10 @@ void pd_train_log_step(const pd_train_report *r, void *user) {
     const bool first = r->step == r->first_step + 1;
     log->mean_ms = first ? r->step_ms : 0.95 * log->mean_ms + 0.05 * r->step_ms;
     if (first) open_log(log, r->first_step);
-    if (r->n_labels > 0) log->mean_loss = first ? r->loss : 0.95 * log->mean_loss + 0.05 * r->loss;
+    if (r->n_labels > 0) {
+        log->mean_loss = !log->any_loss ? r->loss : 0.95 * log->mean_loss + 0.05 * r->loss;
+        log->any_loss = true;
+    }
     write_line(log, r);
     // without a terminal a line now and then, for those who read it later
     const bool due = log->terminal || r->step == r->n_steps || r->step % 50 == 0 || first;

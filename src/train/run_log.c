@@ -83,10 +83,14 @@ static pd_status read_amount(const reading *r, yyjson_val *root, const char *fie
                    r->name, (long long)r->line, field, *number);
 }
 
+static bool is_step(yyjson_val *value) {
+    return yyjson_is_uint(value) && yyjson_get_uint(value) <= (uint64_t)1 << 53;
+}
+
 static pd_status read_step(const reading *r, yyjson_val *root, const pd_run_log *log, int64_t *step,
                            pd_error *err) {
     yyjson_val *value = yyjson_obj_get(root, "step");
-    if (!yyjson_is_uint(value) || yyjson_get_uint(value) > (uint64_t)1 << 53)
+    if (!is_step(value))
         return pd_fail(err, PD_ERR_FORMAT, "%s: line %lld: step: expected a whole number, found %s", r->name,
                        (long long)r->line, value ? yyjson_get_type_desc(value) : "nothing");
     *step = (int64_t)yyjson_get_uint(value);
@@ -96,8 +100,9 @@ static pd_status read_step(const reading *r, yyjson_val *root, const pd_run_log 
     return PD_OK;
 }
 
-static double finite_or_zero(double x) {
-    return x <= 1e38 ? x : 0;
+// A sum is NaN until there is something to add.
+static void add_to_sum(double *sum, double x) {
+    if (x <= 1e38) *sum = isnan(*sum) ? x : *sum + x;
 }
 
 static pd_status add_line(reading *r, yyjson_val *root, pd_run_log *log, pd_error *err) {
@@ -133,16 +138,18 @@ static pd_status add_line(reading *r, yyjson_val *root, pd_run_log *log, pd_erro
     log->n_steps++;
     log->last_step = step;
     log->epoch = epoch;
-    log->seconds += 1e-3 * finite_or_zero(step_ms);
-    log->wait_seconds += 1e-3 * finite_or_zero(wait_ms);
-    log->n_rows += finite_or_zero(rows);
-    log->n_labels += finite_or_zero(labels);
+    add_to_sum(&log->seconds, 1e-3 * step_ms);
+    add_to_sum(&log->wait_seconds, 1e-3 * wait_ms);
+    add_to_sum(&log->n_rows, rows);
+    add_to_sum(&log->n_labels, labels);
     if (image_rows <= 1e38 && image_rows_mean <= 1e38) {
         r->image_rows += image_rows;
         r->image_rows_mean += image_rows_mean;
     }
-    log->n_bad_losses += !isfinite(x[PD_RUN_LOSS]);
-    point->seconds = log->seconds;
+    const bool has_loss = !yyjson_is_null(yyjson_obj_get(root, "loss"));
+    log->n_bad_losses += has_loss && !isfinite(x[PD_RUN_LOSS]);
+    log->n_without_loss += !has_loss;
+    point->seconds = isnan(log->seconds) ? 0 : log->seconds;
     return PD_OK;
 }
 
@@ -202,7 +209,8 @@ static pd_status read_lines(FILE *stream, char *buffer, reading *r, pd_run_log *
 
 pd_status pd_run_log_read_stream(FILE *stream, const char *name, pd_run_log *log, pd_error *err) {
     reading r = {.name = name};
-    *log = (pd_run_log){.stride = 1, .epoch = NAN};
+    *log = (pd_run_log){
+        .stride = 1, .epoch = NAN, .seconds = NAN, .wait_seconds = NAN, .n_rows = NAN, .n_labels = NAN};
     const size_t size = PD_RUN_MOST_POINTS * sizeof *log->points;
     log->points = malloc(size);
     char *buffer = malloc(PD_RUN_LONGEST_LINE + 1);
@@ -228,6 +236,32 @@ pd_status pd_run_log_read(const char *path, pd_run_log *log, pd_error *err) {
     const pd_status status = pd_run_log_read_stream(stream, path, log, err);
     fclose(stream);
     return status;
+}
+
+// The step of a line; -1: it has none.
+static int64_t step_of(const char *line, size_t size) {
+    // without YYJSON_READ_INSITU the bytes are only read
+    yyjson_doc *doc =
+        yyjson_read_opts((char *)(uintptr_t)line, size, YYJSON_READ_ALLOW_INF_AND_NAN, NULL, NULL);
+    yyjson_val *value = yyjson_obj_get(yyjson_doc_get_root(doc), "step");
+    const int64_t step = is_step(value) ? (int64_t)yyjson_get_uint(value) : -1;
+    yyjson_doc_free(doc);
+    return step;
+}
+
+size_t pd_run_log_whole_lines(const char *text, size_t size, int64_t step) {
+    size_t kept = 0;
+    int64_t last = -1;
+    for (const char *end; kept < size && (end = memchr(text + kept, '\n', size - kept));) {
+        const size_t length = (size_t)(end - text) - kept;
+        if (!is_blank(text + kept, length)) {
+            const int64_t found = step_of(text + kept, length);
+            if (found <= last || found > step) break;
+            last = found;
+        }
+        kept += length + 1;
+    }
+    return kept;
 }
 
 void pd_run_log_free(pd_run_log *log) {

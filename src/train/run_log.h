@@ -32,7 +32,7 @@ typedef struct pd_run_value {
 // n_steps lines in a row.
 typedef struct pd_run_point {
     int64_t first_step, last_step, n_steps;
-    double seconds; // from the first line's start to the last line's end
+    double seconds; // from the first line's start to the last line's end; 0 where the log does not say
     pd_run_value curves[PD_RUN_N_CURVES];
 } pd_run_point;
 
@@ -42,10 +42,11 @@ typedef struct pd_run_log {
     int64_t n_steps, first_step, last_step; // n_steps: lines
     int64_t stride;                         // lines to a point, but for the last
     double epoch;                           // behind the last line; NaN: not said
-    double seconds, wait_seconds;           // all steps; of it waiting for data
-    double n_rows, n_labels;                // of all steps
+    double seconds, wait_seconds;           // all steps; of it waiting for data; NaN: not said
+    double n_rows, n_labels;                // of all steps; NaN: not said
     double image_kept;                      // of all image rows; NaN: there were none
-    int64_t n_bad_losses;                   // lines whose loss is not a number
+    int64_t n_bad_losses;                   // lines whose loss is NaN or infinite
+    int64_t n_without_loss;                 // lines whose loss is null: of steps without labels
     bool cut_short;                         // the last line has no end and is not whole: it was left out
 } pd_run_log;
 
@@ -53,6 +54,9 @@ typedef struct pd_run_log {
 pd_status pd_run_log_read(const char *path, pd_run_log *log, pd_error *err);
 // The same from an open stream; `name` stands in messages.
 pd_status pd_run_log_read_stream(FILE *stream, const char *name, pd_run_log *log, pd_error *err);
+// How many bytes at the log's beginning are whole lines of steps that follow on each other, up to `step`:
+// what a run that goes on behind it keeps. Empty lines between them count.
+size_t pd_run_log_whole_lines(const char *text, size_t size, int64_t step);
 void pd_run_log_free(pd_run_log *log);
 
 // smoothed[n_points]: the curve's means, weighted with a Gaussian of `sigma` steps about every point; NaN

@@ -564,6 +564,26 @@ static void demo_pictures_have_names(void **state) {
     yyjson_doc_free(doc);
 }
 
+// docs/pocket.md's command for the demo's pictures. Their pixels may be another cairo's, their text may not.
+static void demo_folder_is_what_its_command_writes(void **state) {
+    (void)state;
+    char link[MAX_PATH];
+    in_folder(link, "kept");
+    assert_int_equal(symlink(PD_DEMO_PICTURES, link), 0);
+    run("--kind demo --seed 2 --out written");
+    assert_same_file("written/scenes.json", "kept/scenes.json");
+    assert_same_file("written/demo.json", "kept/demo.json");
+    yyjson_doc *doc = read_json("written/demo.json");
+    size_t i, max;
+    yyjson_val *record;
+    yyjson_arr_foreach(yyjson_doc_get_root(doc), i, max, record) {
+        char name[MAX_PATH];
+        snprintf(name, sizeof name, "kept/%s", get(record, "image"));
+        if (!exists(name)) fail_msg("%s is missing", name);
+    }
+    yyjson_doc_free(doc);
+}
+
 static void wrong_use_is_said_in_one_line(void **state) {
     (void)state;
     expect(2, "--out", "", 0);
@@ -571,7 +591,10 @@ static void wrong_use_is_said_in_one_line(void **state) {
     expect(2, "--count", "--count 0 --out bad", 0);
     expect(2, "--size", "--size 4000 --out bad", 0);
     expect(2, "--nothing", "--nothing", 0);
-    expect(2, "--tasks", "--kind eval --tasks colors,nothing --out bad", 0);
+    expect(2, "--tasks: expected different tasks (shapes, colors, …), found \"colors,nothing\"",
+           "--kind eval --tasks colors,nothing --out bad", 0);
+    expect(2, "--tasks", "--kind eval --tasks colors,colors --out bad", 0);
+    expect(2, "--tasks", "--kind eval --tasks colors, --out bad", 0);
     expect(2, "--tasks", "--kind questions --tasks colors --out bad", 0);
     expect(2, "--mix", "--mix objects=0 --out bad", 0);
     expect(2, "--mix", "--mix circus=1 --out bad", 0);
@@ -669,6 +692,7 @@ int main(void) {
         cmocka_unit_test(no_turn_tells_what_is_there),
         cmocka_unit_test(pictures_show_what_captions_say),
         cmocka_unit_test(demo_pictures_have_names),
+        cmocka_unit_test(demo_folder_is_what_its_command_writes),
         cmocka_unit_test(wrong_use_is_said_in_one_line),
         cmocka_unit_test(full_disk_is_an_error_and_leaves_no_json),
         cmocka_unit_test(interrupt_stops_at_once_and_leaves_no_json),

@@ -1,6 +1,7 @@
 // pocket_eval: the pocket models on questions they have never seen, dense and with the pyramid (make
 // pocket-eval).
 #include "base/file.h"
+#include "baseline.h"
 #include "cli/cli.h"
 #include "eval/ask.h"
 #include "eval/scoring.h"
@@ -47,7 +48,7 @@ static const pd_command command = {
     .tables = tables,
 };
 
-enum { N_MODELS = 2, N_SCHEDULES = 2, MOST_TASKS = 64 };
+enum { N_MODELS = 2, N_SCHEDULES = 2, MOST_PATH = 4096 };
 static const char *const model_names[N_MODELS] = {"dense", "pyramid"};       // how it was trained
 static const char *const schedule_names[N_SCHEDULES] = {"dense", "pyramid"}; // how it is run
 
@@ -59,63 +60,18 @@ typedef struct {
     const char *label;
 } column;
 
-// The blind baseline; a task's share of right answers.
-typedef struct {
-    uint64_t seed;
-    char tasks[MOST_TASKS][48];
-    double blind[MOST_TASKS];
-    size_t n;
-} baseline;
-
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-// ---- the blind baseline -----------------------------------------------------------------------------------
-
-static pd_status take_baseline(yyjson_val *root, baseline *b, pd_error *err) {
-    yyjson_val *seed = yyjson_obj_get(root, "seed"), *rows = yyjson_obj_get(root, "rows");
-    if (!yyjson_is_uint(seed) || !yyjson_is_arr(rows))
-        return pd_fail(err, PD_ERR_FORMAT,
-                       "%s: expected \"seed\" and \"rows\", as scenes --report --json has", flags.summary);
-    b->seed = yyjson_get_uint(seed);
-    yyjson_arr_iter iter = yyjson_arr_iter_with(rows);
-    for (yyjson_val *row; (row = yyjson_arr_iter_next(&iter));) {
-        yyjson_val *task = yyjson_obj_get(row, "task"), *blind = yyjson_obj_get(row, "blind");
-        if (!yyjson_equals_str(yyjson_obj_get(row, "group"), "all")) continue;
-        if (!yyjson_is_str(task) || !yyjson_is_num(blind) || b->n == MOST_TASKS)
-            return pd_fail(err, PD_ERR_FORMAT, "%s: rows: expected at most %d tasks, each with \"blind\"",
-                           flags.summary, MOST_TASKS);
-        snprintf(b->tasks[b->n], sizeof *b->tasks, "%s", yyjson_get_str(task));
-        b->blind[b->n++] = yyjson_get_num(blind);
-    }
-    return PD_OK;
-}
-
-static pd_status read_baseline(baseline *b, pd_error *err) {
-    pd_mapped_file file;
-    yyjson_read_err why;
-    PD_TRY(pd_mapped_file_open(flags.summary, &file, err));
-    yyjson_doc *doc = yyjson_read_opts((char *)file.data, file.size, YYJSON_READ_NOFLAG, NULL, &why);
-    pd_status status =
-        doc ? take_baseline(yyjson_doc_get_root(doc), b, err)
-            : pd_fail(err, PD_ERR_FORMAT, "%s: broken JSON at byte %zu: %s", flags.summary, why.pos, why.msg);
-    yyjson_doc_free(doc);
-    pd_mapped_file_close(&file);
-    return status;
-}
-
-// Below 0: not known.
-static double blind_of(const baseline *b, const char *task) {
-    for (size_t i = 0; i < b->n; i++) {
-        if (strcmp(b->tasks[i], task) == 0) return b->blind[i];
-    }
-    return -1;
-}
-
 // ---- asking -----------------------------------------------------------------------------------------------
+
+static void name_files(int model, char model_path[MOST_PATH], char mmproj_path[MOST_PATH]) {
+    snprintf(model_path, MOST_PATH, "%s/%s.gguf", flags.models, model_names[model]);
+    snprintf(mmproj_path, MOST_PATH, "%s/%s-mmproj.gguf", flags.models, model_names[model]);
+}
 
 static pd_status on_answer(const pd_eval_question *question, const pd_eval_answer *answer, void *user,
                            pd_error *err) {
@@ -168,11 +124,10 @@ static pd_status ask_all(const pd_questions *questions, const atomic_bool *cance
     static const char *const labels[N_MODELS][N_SCHEDULES] = {
         {"dense model, dense", "dense model, pyramid"}, {"pyramid model, dense", "pyramid model, pyramid"}};
     for (int i = 0; i < N_MODELS; i++) {
-        char model_path[4096], mmproj_path[4096];
+        char model_path[MOST_PATH], mmproj_path[MOST_PATH];
         pd_model *model;
         bool done;
-        snprintf(model_path, sizeof model_path, "%s/%s.gguf", flags.models, model_names[i]);
-        snprintf(mmproj_path, sizeof mmproj_path, "%s/%s-mmproj.gguf", flags.models, model_names[i]);
+        name_files(i, model_path, mmproj_path);
         pd_model_flags.model = model_path;
         pd_model_flags.mmproj = mmproj_path;
         for (int k = 0; k < N_SCHEDULES; k++)
@@ -204,7 +159,7 @@ static void print_row(const char *task, int64_t n, double blind, const double sh
     putchar('\n');
 }
 
-static void print_table(column columns[N_MODELS][N_SCHEDULES], const baseline *b) {
+static void print_table(column columns[N_MODELS][N_SCHEDULES], const pd_baseline *b) {
     printf("%-11s %9s %8s  |  %-18s  |  %s\n", "", "", "", "trained dense", "trained with pyramid");
     printf("%-11s %9s %8s", "task", "questions", "blind");
     for (int i = 0; i < N_MODELS; i++)
@@ -218,7 +173,7 @@ static void print_table(column columns[N_MODELS][N_SCHEDULES], const baseline *b
             const pd_score *row = &columns[i / 2][i % 2].scores.rows[at % n_rows];
             shares[i / 2][i % 2] = share(row->right, row->n);
         }
-        print_row(first->task, first->n, blind_of(b, first->task), shares);
+        print_row(first->task, first->n, pd_baseline_of(b, first->task), shares);
     }
     const pd_score *all = &columns[0][0].scores.rows[0];
     if (all->n_held_out > 0) {
@@ -266,8 +221,8 @@ static void add_row(yyjson_mut_doc *doc, yyjson_mut_val *rows, const char *model
     yyjson_mut_obj_add_int(doc, row, "right_held_out", score->right_held_out);
 }
 
-static pd_status write_json(column columns[N_MODELS][N_SCHEDULES], const baseline *b, pd_file_writer *writer,
-                            pd_error *err) {
+static pd_status write_json(column columns[N_MODELS][N_SCHEDULES], const pd_baseline *b,
+                            pd_file_writer *writer, pd_error *err) {
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_val *root = yyjson_mut_obj(doc);
     yyjson_mut_doc_set_root(doc, root);
@@ -279,7 +234,7 @@ static pd_status write_json(column columns[N_MODELS][N_SCHEDULES], const baselin
         const char *model = model_names[i / 2], *schedule = schedule_names[i % 2];
         for (size_t k = 1; k <= c->scores.n; k++) {
             const pd_score *score = &c->scores.rows[k % c->scores.n];
-            add_row(doc, rows, model, schedule, score, blind_of(b, score->task));
+            add_row(doc, rows, model, schedule, score, pd_baseline_of(b, score->task));
         }
         yyjson_mut_val *run = yyjson_mut_arr_add_obj(doc, runs);
         yyjson_mut_obj_add_str(doc, run, "model", model);
@@ -301,15 +256,29 @@ static pd_status write_json(column columns[N_MODELS][N_SCHEDULES], const baselin
 
 // ---- the program ------------------------------------------------------------------------------------------
 
+// The figures are not to take the place of what they come from.
+static pd_status expect_others(const char *questions, pd_error *err) {
+    PD_TRY(pd_cli_expect_other("--output", flags.out, flags.summary, err));
+    PD_TRY(pd_cli_expect_other("--output", flags.out, questions, err));
+    for (int i = 0; i < N_MODELS; i++) {
+        char model[MOST_PATH], mmproj[MOST_PATH];
+        name_files(i, model, mmproj);
+        PD_TRY(pd_cli_expect_other("--output", flags.out, model, err));
+        PD_TRY(pd_cli_expect_other("--output", flags.out, mmproj, err));
+    }
+    return PD_OK;
+}
+
 static pd_status run(const atomic_bool *cancel, pd_error *err) {
-    static baseline b;
+    static pd_baseline b;
     column columns[N_MODELS][N_SCHEDULES] = {0};
     pd_questions questions = {0};
-    char path[4096];
+    char path[MOST_PATH];
     if (!flags.data || !flags.summary || !flags.out)
         return pd_fail(err, PD_ERR_ARGUMENT, "expected --data, --summary and -o (see pocket_eval --help)");
-    PD_TRY(read_baseline(&b, err));
     snprintf(path, sizeof path, "%s/test-eval.json", flags.data);
+    PD_TRY(expect_others(path, err));
+    PD_TRY(pd_baseline_read(flags.summary, &b, err));
     PD_TRY(pd_questions_read(path, &questions, err));
     pd_file_writer writer; // opened before the work that is to be written
     pd_status status = pd_file_writer_open(flags.out, &writer, err);

@@ -1,4 +1,5 @@
 // scenes: renders pictures and writes what is asked about them, for training and measuring.
+#include "choices.h"
 #include "cli/cli.h"
 #include "dataset.h"
 
@@ -96,56 +97,23 @@ static void on_signal(int signal_number) {
 
 // ---- options ----------------------------------------------------------------------------------------------
 
-static int find_name(const char *const *names, const char *word, size_t length) {
-    for (int i = 0; names[i]; i++) {
-        if (strlen(names[i]) == length && strncmp(names[i], word, length) == 0) return i;
-    }
-    return -1;
-}
-
 static pd_status parse_tasks(const char *list, pd_sample_options *samples, pd_error *err) {
-    if (!list) {
-        for (int i = 0; i < PD_N_TASKS; i++)
-            samples->tasks[i] = (pd_task)i;
-        samples->n_tasks = PD_N_TASKS;
-        return PD_OK;
-    }
-    bool given[PD_N_TASKS] = {false};
-    for (const char *word = list;;) {
-        const size_t length = strcspn(word, ",");
-        const int task = find_name(pd_task_names, word, length);
-        if (task < 0 || given[task])
-            return pd_fail(err, PD_ERR_ARGUMENT,
-                           "--tasks: expected different tasks (%s, %s, …), found \"%.*s\"", pd_task_names[0],
-                           pd_task_names[1], (int)length, word);
-        given[task] = true;
-        samples->tasks[samples->n_tasks++] = (pd_task)task;
-        if (word[length] == '\0') return PD_OK;
-        word += length + 1;
-    }
-}
-
-// "existence=4,words=0": weights from `least` to 10000 of those that are named; the others keep theirs. False
-// where the list is another.
-static bool read_weights(const char *list, const char *const *names, long least, int *weights) {
-    for (const char *word = list;;) {
-        const size_t length = strcspn(word, "=");
-        const int name = find_name(names, word, length);
-        if (name < 0 || word[length] != '=') return false;
-        const char *digits = word + length + 1;
-        char *end;
-        const long weight = strtol(digits, &end, 10);
-        if (end == digits || weight < least || weight > 10000 || (*end != ',' && *end != '\0')) return false;
-        weights[name] = (int)weight;
-        if (*end == '\0') return true;
-        word = end + 1;
-    }
+    int chosen[PD_N_TASKS];
+    for (int i = 0; i < PD_N_TASKS; i++)
+        chosen[i] = i;
+    samples->n_tasks = list ? pd_read_choices(list, pd_task_names, chosen) : PD_N_TASKS;
+    if (samples->n_tasks == 0)
+        return pd_fail(err, PD_ERR_ARGUMENT, "--tasks: expected different tasks (%s, %s, …), found \"%s\"",
+                       pd_task_names[0], pd_task_names[1], list);
+    for (int i = 0; i < samples->n_tasks; i++)
+        samples->tasks[i] = (pd_task)chosen[i];
+    return PD_OK;
 }
 
 static pd_status parse_ask(const char *list, pd_sample_options *samples, pd_error *err) {
     for (int i = 0; i < PD_N_TASKS; i++)
         samples->weights[i] = 1;
-    if (!list || read_weights(list, pd_task_names, 0, samples->weights)) return PD_OK;
+    if (!list || pd_read_weights(list, pd_task_names, 0, samples->weights)) return PD_OK;
     return pd_fail(err, PD_ERR_ARGUMENT,
                    "--ask: expected tasks with weights from 0 to 10000 (%s=1,%s=1,…), found \"%s\"",
                    pd_task_names[0], pd_task_names[1], list);
@@ -156,7 +124,7 @@ static pd_status parse_mix(const char *list, pd_sample_options *samples, pd_erro
     memcpy(samples->mix, usual, sizeof usual);
     if (!list) return PD_OK;
     memset(samples->mix, 0, sizeof samples->mix);
-    if (read_weights(list, pd_scene_names, 1, samples->mix)) return PD_OK;
+    if (pd_read_weights(list, pd_scene_names, 1, samples->mix)) return PD_OK;
     return pd_fail(
         err, PD_ERR_ARGUMENT,
         "--mix: expected objects=N,emoji=N,signs=N,document=N,chart=N,letters=N, some of them, each "
