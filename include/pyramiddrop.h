@@ -172,7 +172,9 @@ typedef struct pd_model_params {
     pd_log_callback log;     // NULL: silent
     void *log_user;
     pd_compute_type compute; // on the CPU
-    bool compute_strict;     // fail where the CPU or memory cannot; else take the next best and log a warning
+    // fail where the CPU or memory cannot; else take the next best and log a warning, as PD_COMPUTE_AUTO
+    // always does where memory lacks
+    bool compute_strict;
 } pd_model_params;
 
 PD_API void pd_model_params_default(pd_model_params *params, size_t size);

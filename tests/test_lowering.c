@@ -393,57 +393,80 @@ static void note_line(pd_log_level level, const char *line, void *user) {
     if (level == PD_LOG_WARNING) snprintf(user, 512, "%s", line);
 }
 
-// A product whose packed weights have no room, with another compute type and strictness. *lowered: how many
-// nodes were.
-static pd_status lower_without_room(pd_compute_type compute, bool strict, char *warning, int32_t *lowered,
-                                    pd_error *err) {
-    const product_case c = simple(GGML_TYPE_F16, 64, 300, 256);
+typedef struct {
+    pd_status status;
+    pd_error err;
+    int32_t lowered; // nodes; -1 after an error
+    double error;    // of the result
+    char warning[512];
+} outcome;
+
+// Computes a product whose packed weights have no room, twice: as two prompts of a session.
+static outcome lower_without_room(pd_compute_type compute, enum ggml_type weights, bool strict) {
+    outcome o = {.lowered = -1};
+    const product_case c = simple(weights, 64, 300, 256);
     const pd_lowering_params lowering_params = {.compute = compute,
                                                 .strict = strict,
                                                 .most_packed_bytes = 1000,
                                                 .log = note_line,
-                                                .log_user = warning};
+                                                .log_user = o.warning};
     pd_lowering *lowering;
-    assert_int_equal(pd_lowering_create(&lowering_params, &lowering, err), PD_OK);
-    problem plain = {0}, p = {0};
+    assert_int_equal(pd_lowering_create(&lowering_params, &lowering, &o.err), PD_OK);
+    problem plain = {0};
     make(&plain, &c, true);
-    make(&p, &c, false);
-    pd_lowered *handle;
-    const pd_status status = pd_lower(lowering, p.graph, params(), &handle, err);
-    *lowered = handle ? pd_lowered_count(handle) : -1;
-    if (handle) { // whatever was lowered, the result is right
-        float *reference = compute_graph(&plain, plain.graph),
-              *result = compute_graph(&p, pd_lowered_graph(handle));
-        assert_true(relative_error(result, reference, ggml_nelements(p.result)) < 1e-2);
-        free(reference);
-        free(result);
+    float *reference = compute_graph(&plain, plain.graph);
+    for (int round = 0; round < 2; round++) {
+        problem p = {0};
+        make(&p, &c, false);
+        pd_lowered *handle;
+        o.status = pd_lower(lowering, p.graph, params(), &handle, &o.err);
+        if (handle) {
+            const int32_t lowered = pd_lowered_count(handle);
+            assert_true(round == 0 || lowered == o.lowered);
+            o.lowered = lowered;
+            float *result = compute_graph(&p, pd_lowered_graph(handle));
+            assert_int_equal(pd_lowered_check(handle, &o.err), PD_OK);
+            o.error = relative_error(result, reference, ggml_nelements(p.result));
+            free(result);
+        }
+        assert_true(pd_lowering_packed_bytes(lowering) == 0);
+        pd_lowered_free(handle);
+        free_problem(&p);
     }
-    assert_true(pd_lowering_packed_bytes(lowering) == 0);
-    pd_lowered_free(handle);
-    free_problem(&p);
+    free(reference);
     free_problem(&plain);
     pd_lowering_free(lowering);
-    return status;
+    return o;
 }
 
 static void no_room_for_packed_weights(void **state) {
     (void)state;
-    char warning[512] = "";
-    int32_t lowered;
-    pd_error err = {0};
-    // Strictly: an error that says how much.
-    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, true, warning, &lowered, &err), PD_ERR_MEMORY);
-    assert_non_null(strstr(err.message, "packed weights would take"));
-    assert_string_equal(warning, "");
-    // Else a warning; int8 is left to ggml.
-    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, false, warning, &lowered, &err), PD_OK);
-    assert_non_null(strstr(warning, "packed weights would take"));
-    assert_int_equal(lowered, 0);
+    // What is asked for by name, strictly: an error that says how much.
+    outcome o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, true);
+    assert_int_equal(o.status, PD_ERR_MEMORY);
+    assert_non_null(strstr(o.err.message, "packed weights would take"));
+    assert_string_equal(o.warning, "");
+    // Else a warning, and floats take the integers' place: f32, or bf16 where it is fast.
+    o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, false);
+    assert_int_equal(o.status, PD_OK);
+    assert_int_equal(o.lowered, 1);
+    assert_non_null(strstr(o.warning, "packed weights would take"));
+    const bool f32 = strstr(o.warning, "converted to f32 as they are used") != NULL;
+    assert_true(f32 || strstr(o.warning, "converted to bf16 as they are used"));
+    assert_true(o.error <= (f32 ? 1e-5 : 1e-2));
+    // What picks for itself picks by memory too, however strict.
+    for (int strict = 0; strict < 2; strict++) {
+        o = lower_without_room(PD_COMPUTE_AUTO, GGML_TYPE_Q8_0, strict);
+        assert_int_equal(o.status, PD_OK);
+        assert_int_equal(o.lowered, 1);
+        assert_true(o.error <= (f32 ? 1e-5 : 1e-2));
+    }
     // f32 packs nothing.
-    warning[0] = '\0';
-    assert_int_equal(lower_without_room(PD_COMPUTE_F32, true, warning, &lowered, &err), PD_OK);
-    assert_int_equal(lowered, 1);
-    assert_string_equal(warning, "");
+    o = lower_without_room(PD_COMPUTE_F32, GGML_TYPE_F16, true);
+    assert_int_equal(o.status, PD_OK);
+    assert_int_equal(o.lowered, 1);
+    assert_true(o.error <= 1e-5);
+    assert_string_equal(o.warning, "");
 }
 
 static int start(void **state) {

@@ -69,22 +69,8 @@ static bool can_multiply(pd_gemm_cache *cache, pd_number_kind kind) {
     return true;
 }
 
-static const char *kind_name(pd_number_kind kind) {
-    switch (kind) {
-    case PD_NUMBER_F32:
-        return "f32";
-    case PD_NUMBER_BF16:
-        return "bf16";
-    case PD_NUMBER_INT8:
-        return "int8";
-    case PD_NUMBER_INT16:
-        break;
-    }
-    return "int16";
-}
-
 static void describe(pd_choice *choice) {
-    const char *quantised = kind_name(choice->quantised), *floating = kind_name(choice->floating);
+    const char *quantised = pd_number_name(choice->quantised), *floating = pd_number_name(choice->floating);
     if (choice->quantised == choice->floating) {
         snprintf(choice->description, sizeof choice->description, "%s (%s)", quantised, cpu_name());
     } else {

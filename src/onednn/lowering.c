@@ -220,11 +220,12 @@ static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *gr
     pd_error lack = {0};
     pd_status status = pack(lowering, graph, params, workers, &lack);
     if (status != PD_OK) pd_store_drop_empty(&lowering->store, lowering->cache);
-    if (status == PD_ERR_MEMORY && !lowering->params.strict) {
+    // PD_COMPUTE_AUTO picks what there is room for.
+    const bool must_pack = lowering->params.strict && lowering->params.compute != PD_COMPUTE_AUTO;
+    if (status == PD_ERR_MEMORY && !must_pack) {
         lowering->store.full = true;
-        say(lowering, PD_LOG_WARNING,
-            "%s; weights not packed so far are converted as they are used, or with int8 left to ggml",
-            lack.message);
+        say(lowering, PD_LOG_WARNING, "%s; weights not packed so far are converted to %s as they are used",
+            lack.message, pd_number_name(lowering->choice.changing));
         status = PD_OK;
     }
     return status == PD_OK ? PD_OK : pd_fail(err, status, "%s", lack.message);
@@ -311,10 +312,10 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
 static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor *sum,
                                pd_error *err) {
     pd_lowering *lowering = lowered->lowering;
-    const pd_number_kind kind = kind_of(lowering, node);
+    pd_number_kind kind = kind_of(lowering, node);
     const pd_packed *packed =
         wants_packing(node, kind) ? pd_store_find(&lowering->store, node->src[0], kind) : NULL;
-    if (pd_number_is_integer(kind) && !packed) return PD_OK; // there was no memory for it
+    if (!packed && pd_number_is_integer(kind)) kind = lowering->choice.changing; // which needs no packing
     pd_product *product;
     const pd_status status =
         pd_product_create(lowering->cache, node, kind, packed, sum != NULL, &product, err);

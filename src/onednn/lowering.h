@@ -16,7 +16,9 @@ typedef struct pd_lowered pd_lowered;
 
 typedef struct pd_lowering_params {
     pd_compute_type compute;
-    bool strict; // an error, where else something slower is taken and said
+    // An error, where else something slower is taken and said; no room for packed weights is none of
+    // PD_COMPUTE_AUTO, which picks by memory too.
+    bool strict;
     // For training: PD_COMPUTE_AUTO picks no integers, and products of weights other than f32 are lowered
     // whatever their size.
     bool floats;

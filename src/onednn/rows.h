@@ -13,6 +13,20 @@ static inline bool pd_number_is_integer(pd_number_kind kind) {
     return kind == PD_NUMBER_INT8 || kind == PD_NUMBER_INT16;
 }
 
+static inline const char *pd_number_name(pd_number_kind kind) {
+    switch (kind) {
+    case PD_NUMBER_F32:
+        return "f32";
+    case PD_NUMBER_BF16:
+        return "bf16";
+    case PD_NUMBER_INT8:
+        return "int8";
+    case PD_NUMBER_INT16:
+        break;
+    }
+    return "int16";
+}
+
 // Bytes of one number.
 static inline size_t pd_number_bytes(pd_number_kind kind) {
     return kind == PD_NUMBER_F32 ? sizeof(float) : kind == PD_NUMBER_INT8 ? 1 : 2;
