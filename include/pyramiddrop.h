@@ -330,7 +330,8 @@ PD_API const pd_stats *pd_session_stats(const pd_session *session);
 // next prompt.
 PD_API pd_status pd_session_kept(const pd_session *session, int32_t image, int32_t stage,
                                  const int32_t **tokens, size_t *count, pd_error *err);
-// How prefill's products are computed: "int16, f32 for float weights (avx2)", "ggml", …
+// How prefill's products are computed: "int16, f32 for float weights (avx2)", "ggml", … Another text once
+// weights of the model had no room to be packed; each lives as long as the model.
 PD_API const char *pd_session_compute(const pd_session *session);
 // The conversation template in use, by LLaVA's name.
 PD_API const char *pd_session_conversation(const pd_session *session);

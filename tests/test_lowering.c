@@ -396,9 +396,9 @@ static void note_line(pd_log_level level, const char *line, void *user) {
 typedef struct {
     pd_status status;
     pd_error err;
-    int32_t lowered; // nodes; -1 after an error
-    double error;    // of the result
-    char warning[512];
+    int32_t lowered;                    // nodes; -1 after an error
+    double error;                       // of the result
+    char warning[512], description[96]; // after it
 } outcome;
 
 // Computes a product whose packed weights have no room, twice: as two prompts of a session.
@@ -433,6 +433,7 @@ static outcome lower_without_room(pd_compute_type compute, enum ggml_type weight
         pd_lowered_free(handle);
         free_problem(&p);
     }
+    snprintf(o.description, sizeof o.description, "%s", pd_lowering_description(lowering));
     free(reference);
     free_problem(&plain);
     pd_lowering_free(lowering);
@@ -446,6 +447,7 @@ static void no_room_for_packed_weights(void **state) {
     assert_int_equal(o.status, PD_ERR_MEMORY);
     assert_non_null(strstr(o.err.message, "packed weights would take"));
     assert_string_equal(o.warning, "");
+    assert_int_equal(strncmp(o.description, "int", 3), 0);
     // Else a warning, and floats take the integers' place: f32, or bf16 where it is fast.
     o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, false);
     assert_int_equal(o.status, PD_OK);
@@ -453,12 +455,14 @@ static void no_room_for_packed_weights(void **state) {
     assert_non_null(strstr(o.warning, "packed weights would take"));
     const bool f32 = strstr(o.warning, "converted to f32 as they are used") != NULL;
     assert_true(f32 || strstr(o.warning, "converted to bf16 as they are used"));
+    assert_int_equal(strncmp(o.description, f32 ? "f32 (" : "bf16 (", f32 ? 5 : 6), 0);
     assert_true(o.error <= (f32 ? 1e-5 : 1e-2));
     // What picks for itself picks by memory too, however strict.
     for (int strict = 0; strict < 2; strict++) {
         o = lower_without_room(PD_COMPUTE_AUTO, GGML_TYPE_Q8_0, strict);
         assert_int_equal(o.status, PD_OK);
         assert_int_equal(o.lowered, 1);
+        assert_int_equal(strncmp(o.description, f32 ? "f32 (" : "bf16 (", f32 ? 5 : 6), 0);
         assert_true(o.error <= (f32 ? 1e-5 : 1e-2));
     }
     // f32 packs nothing.

@@ -293,9 +293,10 @@ void pd_cli_print_stats(FILE *out, const pd_stats *s, const pd_policy *policy, c
     fprintf(out, "%s reserved; ", pd_cli_bytes(text, sizeof text, (double)s->kv_bytes_reserved));
     fprintf(out, "scratch %s\n", pd_cli_bytes(text, sizeof text, (double)s->compute_bytes));
     fprintf(out, "compute     %s", compute);
-    if (s->packed_bytes > 0)
+    if (s->packed_bytes > 0) {
         fprintf(out, "; packed weights %s", pd_cli_bytes(text, sizeof text, (double)s->packed_bytes));
-    if (s->pack_ms > 1.0) fprintf(out, ", made in %.0f ms", s->pack_ms);
+        if (s->pack_ms > 1.0) fprintf(out, ", made in %.0f ms", s->pack_ms);
+    }
     fputc('\n', out);
 }
 

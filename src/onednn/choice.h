@@ -12,6 +12,8 @@ typedef struct pd_choice {
     int64_t group;            // inner numbers that share a scale, of integers
     bool useless;             // there are no kernels at all
     char description[64];
+    char partly_packed[64],
+        unpacked[64]; // the same where there was room for some packed weights, or for none
 } pd_choice;
 
 // PD_ERR_UNSUPPORTED: the CPU cannot do what was asked for; *choice is then the best it can. `err` says what

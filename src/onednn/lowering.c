@@ -102,7 +102,10 @@ void pd_lowering_free(pd_lowering *lowering) {
 }
 
 const char *pd_lowering_description(const pd_lowering *lowering) {
-    return lowering ? lowering->choice.description : "ggml";
+    if (!lowering) return "ggml";
+    if (!atomic_load(&lowering->store.full)) return lowering->choice.description;
+    return atomic_load(&lowering->store.bytes) > 0 ? lowering->choice.partly_packed
+                                                   : lowering->choice.unpacked;
 }
 
 size_t pd_lowering_packed_bytes(const pd_lowering *lowering) {
@@ -176,7 +179,7 @@ static size_t memory_left(const pd_lowering *lowering) {
 static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
                       pd_worker *workers, pd_error *err) {
     pd_store *store = &lowering->store;
-    if (store->full) return PD_OK;
+    if (atomic_load(&store->full)) return PD_OK;
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (!is_product(lowering, node)) continue;
@@ -223,7 +226,7 @@ static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *gr
     // PD_COMPUTE_AUTO picks what there is room for.
     const bool must_pack = lowering->params.strict && lowering->params.compute != PD_COMPUTE_AUTO;
     if (status == PD_ERR_MEMORY && !must_pack) {
-        lowering->store.full = true;
+        atomic_store(&lowering->store.full, true);
         say(lowering, PD_LOG_WARNING, "%s; weights not packed so far are converted to %s as they are used",
             lack.message, pd_number_name(lowering->choice.changing));
         status = PD_OK;

@@ -33,7 +33,9 @@ typedef struct pd_lowering_params {
 // CPU. PD_ERR_UNSUPPORTED when strict and the CPU or this build lacks what was asked for.
 pd_status pd_lowering_create(const pd_lowering_params *params, pd_lowering **lowering, pd_error *err);
 void pd_lowering_free(pd_lowering *lowering);
-// What was picked, such as "int8, f32 for float weights (avx2)"; "ggml" for NULL.
+// What is multiplied in, such as "int8, f32 for float weights (avx2)"; "ggml" for NULL. Before weights are
+// packed it is what was picked; once they have no room, what has taken its place. Each text lives as long as
+// the lowering, and any thread may ask.
 const char *pd_lowering_description(const pd_lowering *lowering);
 // Bytes of packed weights so far.
 size_t pd_lowering_packed_bytes(const pd_lowering *lowering);
