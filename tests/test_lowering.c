@@ -473,6 +473,83 @@ static void no_room_for_packed_weights(void **state) {
     assert_string_equal(o.warning, "");
 }
 
+// ---- no kernel ---------------------------------------------------------------------------------------------
+
+typedef struct {
+    int count;
+    char last[512];
+} warnings;
+
+static void count_warnings(pd_log_level level, const char *line, void *user) {
+    warnings *w = user;
+    if (level != PD_LOG_WARNING) return;
+    w->count++;
+    snprintf(w->last, sizeof w->last, "%s", line);
+}
+
+static struct ggml_tensor *attention_of_quantised_keys(struct ggml_context *ctx, int64_t n_rows) {
+    struct ggml_tensor *q = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, 64, n_rows, 2),
+                       *k = ggml_new_tensor_3d(ctx, GGML_TYPE_Q8_0, 64, 80, 2),
+                       *v = ggml_new_tensor_3d(ctx, GGML_TYPE_Q8_0, 64, 80, 2);
+    return ggml_flash_attn_ext(ctx, q, k, v, NULL, 0.125F, 0.0F, 0.0F);
+}
+
+// More tasks than are counted, of tensors that have no memory.
+static struct ggml_tensor *product_of_too_many(struct ggml_context *ctx, int64_t n_rows) {
+    const int64_t n_batches = (int64_t)1 << 16;
+    return ggml_mul_mat(ctx, ggml_new_tensor_4d(ctx, GGML_TYPE_F32, 64, 64, n_batches, n_batches),
+                        ggml_new_tensor_4d(ctx, GGML_TYPE_F32, 64, n_rows, n_batches, n_batches));
+}
+
+// Lowers a graph of two such nodes, twice.
+static pd_status lower_unsupported(struct ggml_tensor *make_node(struct ggml_context *, int64_t),
+                                   int64_t n_rows, bool strict, warnings *said, pd_error *err) {
+    *said = (warnings){0};
+    const pd_lowering_params lowering_params = {
+        .compute = PD_COMPUTE_F32, .strict = strict, .log = count_warnings, .log_user = said};
+    pd_lowering *lowering;
+    assert_int_equal(pd_lowering_create(&lowering_params, &lowering, err), PD_OK);
+    pd_status status = PD_OK;
+    for (int round = 0; round < 2; round++) {
+        struct ggml_context *ctx =
+            ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
+        struct ggml_cgraph *graph = ggml_new_graph(ctx);
+        for (int i = 0; i < 2; i++)
+            ggml_build_forward_expand(graph, make_node(ctx, n_rows));
+        pd_lowered *handle;
+        status = pd_lower(lowering, graph, params(), &handle, err);
+        if (handle) assert_int_equal(pd_lowered_count(handle), 0);
+        pd_lowered_free(handle);
+        ggml_free(ctx);
+    }
+    pd_lowering_free(lowering);
+    return status;
+}
+
+static void check_unsupported(struct ggml_tensor *make_node(struct ggml_context *, int64_t),
+                              const char *expected) {
+    warnings said;
+    pd_error err = {0};
+    assert_int_equal(lower_unsupported(make_node, 64, true, &said, &err), PD_ERR_UNSUPPORTED);
+    assert_string_equal(err.message, expected);
+    assert_int_equal(said.count, 0);
+    assert_int_equal(lower_unsupported(make_node, 64, false, &said, &err), PD_OK);
+    assert_int_equal(said.count, 1); // for all of them
+    assert_int_equal(strncmp(said.last, expected, strlen(expected)), 0);
+    assert_non_null(strstr(said.last, "left to ggml"));
+    // Small ones are left to ggml on purpose.
+    assert_int_equal(lower_unsupported(make_node, 3, true, &said, &err), PD_OK);
+    assert_int_equal(lower_unsupported(make_node, 3, false, &said, &err), PD_OK);
+    assert_int_equal(said.count, 0);
+}
+
+static void no_kernel(void **state) {
+    (void)state;
+    check_unsupported(attention_of_quantised_keys,
+                      "attention: 80 keys of q8_0 and values of q8_0, expected f32, f16 or bf16");
+    check_unsupported(product_of_too_many, "4294967296 products of 64 × 64 by 64 × 64 numbers: too many");
+}
+
 static int start(void **state) {
     (void)state;
     atomic_store(&cancel, false);
@@ -501,6 +578,7 @@ int main(void) {
         cmocka_unit_test(outer_products),
         cmocka_unit_test(sums_take_products_in_place),
         cmocka_unit_test(no_room_for_packed_weights),
+        cmocka_unit_test(no_kernel),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -98,6 +98,13 @@ static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
+static pd_status get_product(pd_gemm_cache *cache, const pd_gemm_shape *shape, const pd_gemm **product,
+                             pd_error *err) {
+    pd_error why;
+    const pd_status status = pd_gemm_get(cache, shape, product, &why);
+    return status == PD_OK ? PD_OK : pd_fail(err, status, "attention: %s", why.message);
+}
+
 static pd_status add_product(pd_attention_plan *a, pd_gemm_cache *cache, int64_t rows, int64_t keys,
                              pd_error *err) {
     if (rows <= 0 || keys <= 0 || find_product(a, rows, keys)) return PD_OK;
@@ -132,8 +139,8 @@ static pd_status add_product(pd_attention_plan *a, pd_gemm_cache *cache, int64_t
                                   .accumulate = true};
     pd_attention_product *product = &a->products[a->n_products++];
     *product = (pd_attention_product){.rows = rows, .keys = keys};
-    PD_TRY(pd_gemm_get(cache, &scores, &product->scores, err));
-    PD_TRY(pd_gemm_get(cache, &values, &product->values, err));
+    PD_TRY(get_product(cache, &scores, &product->scores, err));
+    PD_TRY(get_product(cache, &values, &product->values, err));
     a->scratch_bytes = larger(a->scratch_bytes, pd_gemm_scratch_bytes(product->scores));
     a->scratch_bytes = larger(a->scratch_bytes, pd_gemm_scratch_bytes(product->values));
     if (!f32) {
@@ -220,10 +227,15 @@ static pd_status check_shape(const pd_attention_shape *s, pd_error *err) {
     if (s->n_heads % s->n_kv_heads != 0)
         return pd_fail(err, PD_ERR_ARGUMENT, "attention: %lld heads share %lld key heads",
                        (long long)s->n_heads, (long long)s->n_kv_heads);
-    const bool mask_known = s->mask_type == GGML_TYPE_F32 || s->mask_type == GGML_TYPE_F16;
-    if (!is_row_type(s->key_type) || !is_row_type(s->value_type) || (s->masked && !mask_known) ||
-        (s->compute != dnnl_f32 && s->compute != dnnl_bf16))
-        return pd_fail(err, PD_ERR_UNSUPPORTED, "attention: keys, values, mask or products of another type");
+    if (!is_row_type(s->key_type) || !is_row_type(s->value_type))
+        return pd_fail(err, PD_ERR_UNSUPPORTED,
+                       "attention: %lld keys of %s and values of %s, expected f32, f16 or bf16",
+                       (long long)s->n_kv, ggml_type_name(s->key_type), ggml_type_name(s->value_type));
+    if (s->masked && s->mask_type != GGML_TYPE_F32 && s->mask_type != GGML_TYPE_F16)
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "attention: a mask of %s, expected f32 or f16",
+                       ggml_type_name(s->mask_type));
+    if (s->compute != dnnl_f32 && s->compute != dnnl_bf16)
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "attention: products of neither f32 nor bf16");
     return PD_OK;
 }
 

@@ -12,11 +12,15 @@
 #include <stdlib.h>
 #include <time.h>
 
+// What there may be no kernel for.
+typedef enum lacking { LACKING_PACKED_PRODUCT, LACKING_PRODUCT, LACKING_ATTENTION, N_LACKING } lacking;
+
 struct pd_lowering {
     pd_lowering_params params;
     pd_gemm_cache *cache;
     pd_choice choice;
     pd_store store;
+    bool said[N_LACKING]; // guarded by the store's mutex
 };
 
 // What a custom node does.
@@ -175,6 +179,21 @@ static size_t memory_left(const pd_lowering *lowering) {
     return available > kept ? available - kept : 0;
 }
 
+// What a node that has no kernel comes to, with the store's mutex held. A model has many alike: one warning
+// is for all of them.
+static pd_status do_without(pd_lowering *lowering, lacking what, const pd_error *lack) {
+    static const char *const instead[N_LACKING] = {
+        [LACKING_PACKED_PRODUCT] =
+            "weights of products that have no kernel are converted to floats as they are used",
+        [LACKING_PRODUCT] = "products that have no kernel are left to ggml",
+        [LACKING_ATTENTION] = "attention that has no kernel is left to ggml",
+    };
+    if (lowering->params.strict) return lack->status;
+    if (!lowering->said[what]) say(lowering, PD_LOG_WARNING, "%s; %s", lack->message, instead[what]);
+    lowering->said[what] = true;
+    return PD_OK;
+}
+
 // All constant weights of the graph, packed; with the store's mutex held.
 static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
                       pd_worker *workers, pd_error *err) {
@@ -186,9 +205,9 @@ static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd
         const pd_number_kind kind = kind_of(lowering, node);
         if (!wants_packing(node, kind)) continue;
         pd_packed *packed;
-        const pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind,
-                                              lowering->choice.group, lowering->choice.range, &packed, err);
-        if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) continue; // lower_product copes
+        pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind, lowering->choice.group,
+                                        lowering->choice.range, &packed, err);
+        if (status == PD_ERR_UNSUPPORTED) status = do_without(lowering, LACKING_PACKED_PRODUCT, err);
         PD_TRY(status);
     }
     const size_t wanted = pd_store_wanted(store), left = memory_left(lowering);
@@ -322,7 +341,7 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, st
     pd_product *product;
     const pd_status status =
         pd_product_create(lowering->cache, node, kind, packed, sum != NULL, &product, err);
-    if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) return PD_OK; // ggml computes it
+    if (status == PD_ERR_UNSUPPORTED) return do_without(lowering, LACKING_PRODUCT, err);
     PD_TRY(status);
     step *s = add_step(lowered);
     s->product = product;
@@ -362,7 +381,7 @@ static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
     const pd_attention_shape shape = pd_attention_match_shape(match, bf16 ? dnnl_bf16 : dnnl_f32);
     pd_attention_plan *plan;
     const pd_status status = pd_attention_create(lowering->cache, &shape, &plan, err);
-    if (status == PD_ERR_UNSUPPORTED) return PD_OK; // ggml computes it
+    if (status == PD_ERR_UNSUPPORTED) return do_without(lowering, LACKING_ATTENTION, err);
     PD_TRY(status);
     step *s = add_step(lowered);
     s->attention = plan;
@@ -455,6 +474,8 @@ static pd_status lowered_init(pd_lowered *lowered, pd_lowering *lowering, struct
 
 pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
                    pd_lowered **out, pd_error *err) {
+    pd_error unheard; // a node's is looked at before anyone hears of it
+    if (!err) err = &unheard;
     *out = NULL;
     pd_lowered *lowered = calloc(1, sizeof *lowered);
     if (!lowered) return pd_fail_memory(err, sizeof *lowered, "a lowered graph");

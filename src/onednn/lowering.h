@@ -16,8 +16,8 @@ typedef struct pd_lowered pd_lowered;
 
 typedef struct pd_lowering_params {
     pd_compute_type compute;
-    // An error, where else something slower is taken and said; no room for packed weights is none of
-    // PD_COMPUTE_AUTO, which picks by memory too.
+    // An error, where else something slower is taken and said: for want of a kernel or of memory. No room for
+    // packed weights is no error of PD_COMPUTE_AUTO, which picks by memory too.
     bool strict;
     // For training: PD_COMPUTE_AUTO picks no integers, and products of weights other than f32 are lowered
     // whatever their size.

@@ -157,7 +157,10 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     p->tasks_per_batch = p->n_panels * chunk_tasks(p);
     p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;
     const pd_status status = p->n_tasks > INT32_MAX / 2
-                                 ? pd_fail(err, PD_ERR_UNSUPPORTED, "a matrix product of too many parts")
+                                 ? pd_fail(err, PD_ERR_UNSUPPORTED,
+                                           "%lld products of %lld × %lld by %lld × %lld numbers: too many",
+                                           (long long)(p->n2 * p->n3), (long long)p->m, (long long)p->k,
+                                           (long long)p->k, (long long)p->n)
                                  : get_gemms(cache, p, node, err);
     if (status != PD_OK) {
         pd_product_free(cache, p);
