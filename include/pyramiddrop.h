@@ -153,8 +153,8 @@ typedef struct pd_model pd_model;
 // Decoding does not depend on it, but that PD_COMPUTE_GGML leaves it to ggml's kernels: on x86 with AVX2,
 // products of q4_K and q6_K weights and attention over an f16 cache have kernels of our own.
 typedef enum pd_compute_type {
-    // int8 for quantised weights where the CPU is fast at it (VNNI, AMX, Arm, AVX2); else bf16 where it has
-    // that, else f32
+    // int8 for quantised weights where the CPU is fast at it (VNNI, AMX, Arm; AVX2 without AVX-512);
+    // else bf16 where it is fast at that (AVX512-BF16, AMX, Arm); else f32
     PD_COMPUTE_AUTO = 0,
     PD_COMPUTE_GGML = 1, // ggml's own kernels for everything
     PD_COMPUTE_F32 = 2,
