@@ -284,32 +284,6 @@ void pd_attention_worker_bytes(const pd_attention_plan *plan, size_t *scratch, s
 
 // ---- Numbers ----
 
-static inline float half_to_float(uint16_t half) {
-    const uint32_t magnitude = (uint32_t)(half & 0x7fffU) << 13, sign = (uint32_t)(half & 0x8000U) << 16;
-    float value;
-    memcpy(&value, &magnitude, sizeof value);
-    value *= 0x1p112F; // the exponents' biases differ by 112; right for subnormal halves too
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    bits |= sign | ((half & 0x7c00U) == 0x7c00U ? 0x7f800000U : 0U); // infinity and NaN
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-PD_CLONES
-static void halves_to_f32(const uint16_t *restrict from, float *restrict to, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        to[i] = half_to_float(from[i]);
-}
-
-PD_CLONES
-static void bf16_to_f32(const uint16_t *restrict from, float *restrict to, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        const uint32_t bits = (uint32_t)from[i] << 16;
-        memcpy(&to[i], &bits, sizeof bits);
-    }
-}
-
 PD_CLONES
 static void scale_row(const float *restrict from, float *restrict to, float scale, int64_t n) {
     for (int64_t i = 0; i < n; i++)
@@ -325,7 +299,7 @@ static void add_f32_mask(float *restrict scores, const float *restrict mask, int
 PD_CLONES
 static void add_f16_mask(float *restrict scores, const uint16_t *restrict mask, int64_t n) {
     for (int64_t i = 0; i < n; i++)
-        scores[i] += half_to_float(mask[i]);
+        scores[i] += pd_half_to_float(mask[i]);
 }
 
 // Gathers in *shown the bits by which mask values differ from -infinity, and in *added those by which they
@@ -352,28 +326,6 @@ static void see_f16_mask(const uint16_t *mask, int64_t n, uint32_t *shown, uint3
     }
     *shown |= differs;
     *added |= nonzero;
-}
-
-// A row of keys or values in the numbers that are multiplied. spare: room for it in f32.
-static void convert_row(enum ggml_type type, const void *from, dnnl_data_type_t compute, void *to,
-                        float *spare, int64_t n) {
-    if (compute == dnnl_bf16 && type == GGML_TYPE_BF16) {
-        memcpy(to, from, (size_t)n * sizeof(uint16_t));
-        return;
-    }
-    if (type == GGML_TYPE_F32 && compute == dnnl_bf16) {
-        pd_rows_to_bf16(from, to, n);
-        return;
-    }
-    float *numbers = compute == dnnl_f32 ? to : spare;
-    if (type == GGML_TYPE_F32) {
-        memcpy(numbers, from, (size_t)n * sizeof *numbers);
-    } else if (type == GGML_TYPE_F16) {
-        halves_to_f32(from, numbers, n);
-    } else {
-        bf16_to_f32(from, numbers, n);
-    }
-    if (compute == dnnl_bf16) pd_rows_to_bf16(numbers, to, n);
 }
 
 // ---- Packing ----
@@ -404,9 +356,10 @@ static void summarise_mask(const pd_attention_plan *a, const void *mask, int64_t
 // `keys` rows of one head, of `width` numbers each.
 static void convert_unit(const pd_attention_plan *a, pd_worker *worker, enum ggml_type type, const void *from,
                          size_t row_bytes, int64_t keys, int64_t width, void *to) {
+    const pd_number_kind kind = a->shape.compute == dnnl_f32 ? PD_NUMBER_F32 : PD_NUMBER_BF16;
     for (int64_t row = 0; row < keys; row++)
-        convert_row(type, at(from, (size_t)row * row_bytes), a->shape.compute,
-                    (char *)to + (size_t)(row * width) * a->number_bytes, worker->panel, width);
+        pd_rows_convert(type, at(from, (size_t)row * row_bytes), kind,
+                        (char *)to + (size_t)(row * width) * a->number_bytes, worker->panel, width);
 }
 
 static void pack_unit(const pd_attention_plan *a, pd_worker *worker, const void *k, const void *v,
