@@ -473,6 +473,74 @@ static void no_room_for_packed_weights(void **state) {
     assert_string_equal(o.warning, "");
 }
 
+// The linker brings packing's calls of pd_aligned_alloc here (--wrap).
+void *__real_pd_aligned_alloc(size_t bytes);
+void *__wrap_pd_aligned_alloc(size_t bytes);
+static bool out_of_memory;
+
+void *__wrap_pd_aligned_alloc(size_t bytes) {
+    return out_of_memory ? NULL : __real_pd_aligned_alloc(bytes);
+}
+
+// Lowers and computes a product of weights that are kept in *p.
+static pd_status lower_another(pd_lowering *lowering, problem *p, double tolerance, pd_error *err) {
+    const product_case c = simple(GGML_TYPE_F16, 64, 300, 256);
+    problem plain = {0};
+    make(&plain, &c, true);
+    make(p, &c, false);
+    pd_lowered *handle;
+    const pd_status status = pd_lower(lowering, p->graph, params(), &handle, err);
+    if (status == PD_OK) {
+        assert_int_equal(pd_lowered_count(handle), 1);
+        float *reference = compute_graph(&plain, plain.graph),
+              *result = compute_graph(p, pd_lowered_graph(handle));
+        assert_int_equal(pd_lowered_check(handle, err), PD_OK);
+        assert_true(relative_error(result, reference, ggml_nelements(p->result)) <= tolerance);
+        free(reference);
+        free(result);
+    }
+    pd_lowered_free(handle);
+    free_problem(&plain);
+    return status;
+}
+
+// An allocation fails although there seemed to be room, with some weights packed already.
+static void packing_runs_out_of_memory(void **state) {
+    (void)state;
+    for (int strict = 0; strict < 2; strict++) {
+        char warning[512] = "";
+        const pd_lowering_params lowering_params = {.compute = PD_COMPUTE_INT8,
+                                                    .strict = strict,
+                                                    .most_packed_bytes = 1 << 30,
+                                                    .log = note_line,
+                                                    .log_user = warning};
+        pd_lowering *lowering;
+        pd_error err = {0};
+        assert_int_equal(pd_lowering_create(&lowering_params, &lowering, &err), PD_OK);
+        problem problems[3] = {0};
+        assert_int_equal(lower_another(lowering, &problems[0], 3e-2, &err), PD_OK);
+        const size_t packed = pd_lowering_packed_bytes(lowering);
+        assert_true(packed > 0);
+        assert_null(strstr(pd_lowering_description(lowering), "for packed weights"));
+        out_of_memory = true;
+        const pd_status status = lower_another(lowering, &problems[1], 1e-2, &err);
+        out_of_memory = false;
+        assert_int_equal(status, strict ? PD_ERR_MEMORY : PD_OK);
+        assert_int_equal(pd_lowering_packed_bytes(lowering), packed);
+        const char *said = strict ? err.message : warning;
+        assert_non_null(strstr(said, "packed weights"));
+        assert_true(strict == (strstr(pd_lowering_description(lowering), "for packed weights") == NULL));
+        // The lowering goes on: what is packed stays in use, and only a strict one packs more.
+        warning[0] = '\0';
+        assert_int_equal(lower_another(lowering, &problems[2], 3e-2, &err), PD_OK);
+        assert_true(strict == (pd_lowering_packed_bytes(lowering) > packed));
+        assert_string_equal(warning, "");
+        for (int i = 0; i < 3; i++)
+            free_problem(&problems[i]);
+        pd_lowering_free(lowering);
+    }
+}
+
 // ---- no kernel ---------------------------------------------------------------------------------------------
 
 typedef struct {
@@ -578,6 +646,7 @@ int main(void) {
         cmocka_unit_test(outer_products),
         cmocka_unit_test(sums_take_products_in_place),
         cmocka_unit_test(no_room_for_packed_weights),
+        cmocka_unit_test(packing_runs_out_of_memory),
         cmocka_unit_test(no_kernel),
     };
     return cmocka_run_group_tests(tests, start, stop);
