@@ -153,8 +153,8 @@ typedef struct pd_model pd_model;
 // Decoding does not depend on it, but that PD_COMPUTE_GGML leaves it to ggml's kernels: on x86 with AVX2,
 // products of q4_K and q6_K weights and attention over an f16 cache have kernels of our own.
 typedef enum pd_compute_type {
-    // int8 for quantised weights where the CPU is fast at it (VNNI, AMX, Arm, AVX2); else bf16 where it has
-    // that, else f32
+    // int8 for quantised weights where the CPU is fast at it (VNNI, AMX, Arm; AVX2 without AVX-512);
+    // else bf16 where it is fast at that (AVX512-BF16, AMX, Arm); else f32
     PD_COMPUTE_AUTO = 0,
     PD_COMPUTE_GGML = 1, // ggml's own kernels for everything
     PD_COMPUTE_F32 = 2,
@@ -172,7 +172,9 @@ typedef struct pd_model_params {
     pd_log_callback log;     // NULL: silent
     void *log_user;
     pd_compute_type compute; // on the CPU
-    bool compute_strict;     // fail where the CPU or memory cannot; else take the next best and log a warning
+    // fail where the CPU or memory cannot; else take the next best and log a warning, as PD_COMPUTE_AUTO
+    // always does where memory lacks
+    bool compute_strict;
 } pd_model_params;
 
 PD_API void pd_model_params_default(pd_model_params *params, size_t size);
@@ -328,7 +330,8 @@ PD_API const pd_stats *pd_session_stats(const pd_session *session);
 // next prompt.
 PD_API pd_status pd_session_kept(const pd_session *session, int32_t image, int32_t stage,
                                  const int32_t **tokens, size_t *count, pd_error *err);
-// How prefill's products are computed: "int16, f32 for float weights (avx2)", "ggml", …
+// How prefill's products are computed: "int16, f32 for float weights (avx2)", "ggml", … Another text once
+// weights of the model had no room to be packed; each lives as long as the model.
 PD_API const char *pd_session_compute(const pd_session *session);
 // The conversation template in use, by LLaVA's name.
 PD_API const char *pd_session_conversation(const pd_session *session);

@@ -393,57 +393,229 @@ static void note_line(pd_log_level level, const char *line, void *user) {
     if (level == PD_LOG_WARNING) snprintf(user, 512, "%s", line);
 }
 
-// A product whose packed weights have no room, with another compute type and strictness. *lowered: how many
-// nodes were.
-static pd_status lower_without_room(pd_compute_type compute, bool strict, char *warning, int32_t *lowered,
-                                    pd_error *err) {
-    const product_case c = simple(GGML_TYPE_F16, 64, 300, 256);
+typedef struct {
+    pd_status status;
+    pd_error err;
+    int32_t lowered;                    // nodes; -1 after an error
+    double error;                       // of the result
+    char warning[512], description[96]; // after it
+} outcome;
+
+// Computes a product whose packed weights have no room, twice: as two prompts of a session.
+static outcome lower_without_room(pd_compute_type compute, enum ggml_type weights, bool strict) {
+    outcome o = {.lowered = -1};
+    const product_case c = simple(weights, 64, 300, 256);
     const pd_lowering_params lowering_params = {.compute = compute,
                                                 .strict = strict,
                                                 .most_packed_bytes = 1000,
                                                 .log = note_line,
-                                                .log_user = warning};
+                                                .log_user = o.warning};
     pd_lowering *lowering;
-    assert_int_equal(pd_lowering_create(&lowering_params, &lowering, err), PD_OK);
-    problem plain = {0}, p = {0};
+    assert_int_equal(pd_lowering_create(&lowering_params, &lowering, &o.err), PD_OK);
+    problem plain = {0};
     make(&plain, &c, true);
-    make(&p, &c, false);
-    pd_lowered *handle;
-    const pd_status status = pd_lower(lowering, p.graph, params(), &handle, err);
-    *lowered = handle ? pd_lowered_count(handle) : -1;
-    if (handle) { // whatever was lowered, the result is right
-        float *reference = compute_graph(&plain, plain.graph),
-              *result = compute_graph(&p, pd_lowered_graph(handle));
-        assert_true(relative_error(result, reference, ggml_nelements(p.result)) < 1e-2);
-        free(reference);
-        free(result);
+    float *reference = compute_graph(&plain, plain.graph);
+    for (int round = 0; round < 2; round++) {
+        problem p = {0};
+        make(&p, &c, false);
+        pd_lowered *handle;
+        o.status = pd_lower(lowering, p.graph, params(), &handle, &o.err);
+        if (handle) {
+            const int32_t lowered = pd_lowered_count(handle);
+            assert_true(round == 0 || lowered == o.lowered);
+            o.lowered = lowered;
+            float *result = compute_graph(&p, pd_lowered_graph(handle));
+            assert_int_equal(pd_lowered_check(handle, &o.err), PD_OK);
+            o.error = relative_error(result, reference, ggml_nelements(p.result));
+            free(result);
+        }
+        assert_true(pd_lowering_packed_bytes(lowering) == 0);
+        pd_lowered_free(handle);
+        free_problem(&p);
     }
-    assert_true(pd_lowering_packed_bytes(lowering) == 0);
-    pd_lowered_free(handle);
-    free_problem(&p);
+    snprintf(o.description, sizeof o.description, "%s", pd_lowering_description(lowering));
+    free(reference);
     free_problem(&plain);
     pd_lowering_free(lowering);
-    return status;
+    return o;
 }
 
 static void no_room_for_packed_weights(void **state) {
     (void)state;
-    char warning[512] = "";
-    int32_t lowered;
-    pd_error err = {0};
-    // Strictly: an error that says how much.
-    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, true, warning, &lowered, &err), PD_ERR_MEMORY);
-    assert_non_null(strstr(err.message, "packed weights would take"));
-    assert_string_equal(warning, "");
-    // Else a warning; int8 is left to ggml.
-    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, false, warning, &lowered, &err), PD_OK);
-    assert_non_null(strstr(warning, "packed weights would take"));
-    assert_int_equal(lowered, 0);
+    // What is asked for by name, strictly: an error that says how much.
+    outcome o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, true);
+    assert_int_equal(o.status, PD_ERR_MEMORY);
+    assert_non_null(strstr(o.err.message, "packed weights would take"));
+    assert_string_equal(o.warning, "");
+    assert_int_equal(strncmp(o.description, "int", 3), 0);
+    // Else a warning, and floats take the integers' place: f32, or bf16 where it is fast.
+    o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, false);
+    assert_int_equal(o.status, PD_OK);
+    assert_int_equal(o.lowered, 1);
+    assert_non_null(strstr(o.warning, "packed weights would take"));
+    const bool f32 = strstr(o.warning, "converted to f32 as they are used") != NULL;
+    assert_true(f32 || strstr(o.warning, "converted to bf16 as they are used"));
+    assert_int_equal(strncmp(o.description, f32 ? "f32 (" : "bf16 (", f32 ? 5 : 6), 0);
+    assert_true(o.error <= (f32 ? 1e-5 : 1e-2));
+    // What picks for itself picks by memory too, however strict.
+    for (int strict = 0; strict < 2; strict++) {
+        o = lower_without_room(PD_COMPUTE_AUTO, GGML_TYPE_Q8_0, strict);
+        assert_int_equal(o.status, PD_OK);
+        assert_int_equal(o.lowered, 1);
+        assert_int_equal(strncmp(o.description, f32 ? "f32 (" : "bf16 (", f32 ? 5 : 6), 0);
+        assert_true(o.error <= (f32 ? 1e-5 : 1e-2));
+    }
     // f32 packs nothing.
-    warning[0] = '\0';
-    assert_int_equal(lower_without_room(PD_COMPUTE_F32, true, warning, &lowered, &err), PD_OK);
-    assert_int_equal(lowered, 1);
-    assert_string_equal(warning, "");
+    o = lower_without_room(PD_COMPUTE_F32, GGML_TYPE_F16, true);
+    assert_int_equal(o.status, PD_OK);
+    assert_int_equal(o.lowered, 1);
+    assert_true(o.error <= 1e-5);
+    assert_string_equal(o.warning, "");
+}
+
+// The linker brings packing's calls of pd_aligned_alloc here (--wrap).
+void *__real_pd_aligned_alloc(size_t bytes);
+void *__wrap_pd_aligned_alloc(size_t bytes);
+static bool out_of_memory;
+
+void *__wrap_pd_aligned_alloc(size_t bytes) {
+    return out_of_memory ? NULL : __real_pd_aligned_alloc(bytes);
+}
+
+// Lowers and computes a product of weights that are kept in *p.
+static pd_status lower_another(pd_lowering *lowering, problem *p, double tolerance, pd_error *err) {
+    const product_case c = simple(GGML_TYPE_F16, 64, 300, 256);
+    problem plain = {0};
+    make(&plain, &c, true);
+    make(p, &c, false);
+    pd_lowered *handle;
+    const pd_status status = pd_lower(lowering, p->graph, params(), &handle, err);
+    if (status == PD_OK) {
+        assert_int_equal(pd_lowered_count(handle), 1);
+        float *reference = compute_graph(&plain, plain.graph),
+              *result = compute_graph(p, pd_lowered_graph(handle));
+        assert_int_equal(pd_lowered_check(handle, err), PD_OK);
+        assert_true(relative_error(result, reference, ggml_nelements(p->result)) <= tolerance);
+        free(reference);
+        free(result);
+    }
+    pd_lowered_free(handle);
+    free_problem(&plain);
+    return status;
+}
+
+// An allocation fails although there seemed to be room, with some weights packed already.
+static void packing_runs_out_of_memory(void **state) {
+    (void)state;
+    for (int strict = 0; strict < 2; strict++) {
+        char warning[512] = "";
+        const pd_lowering_params lowering_params = {.compute = PD_COMPUTE_INT8,
+                                                    .strict = strict,
+                                                    .most_packed_bytes = 1 << 30,
+                                                    .log = note_line,
+                                                    .log_user = warning};
+        pd_lowering *lowering;
+        pd_error err = {0};
+        assert_int_equal(pd_lowering_create(&lowering_params, &lowering, &err), PD_OK);
+        problem problems[3] = {0};
+        assert_int_equal(lower_another(lowering, &problems[0], 3e-2, &err), PD_OK);
+        const size_t packed = pd_lowering_packed_bytes(lowering);
+        assert_true(packed > 0);
+        assert_null(strstr(pd_lowering_description(lowering), "for packed weights"));
+        out_of_memory = true;
+        const pd_status status = lower_another(lowering, &problems[1], 1e-2, &err);
+        out_of_memory = false;
+        assert_int_equal(status, strict ? PD_ERR_MEMORY : PD_OK);
+        assert_int_equal(pd_lowering_packed_bytes(lowering), packed);
+        const char *said = strict ? err.message : warning;
+        assert_non_null(strstr(said, "packed weights"));
+        assert_true(strict == (strstr(pd_lowering_description(lowering), "for packed weights") == NULL));
+        // The lowering goes on: what is packed stays in use, and only a strict one packs more.
+        warning[0] = '\0';
+        assert_int_equal(lower_another(lowering, &problems[2], 3e-2, &err), PD_OK);
+        assert_true(strict == (pd_lowering_packed_bytes(lowering) > packed));
+        assert_string_equal(warning, "");
+        for (int i = 0; i < 3; i++)
+            free_problem(&problems[i]);
+        pd_lowering_free(lowering);
+    }
+}
+
+// ---- no kernel ---------------------------------------------------------------------------------------------
+
+typedef struct {
+    int count;
+    char last[512];
+} warnings;
+
+static void count_warnings(pd_log_level level, const char *line, void *user) {
+    warnings *w = user;
+    if (level != PD_LOG_WARNING) return;
+    w->count++;
+    snprintf(w->last, sizeof w->last, "%s", line);
+}
+
+static struct ggml_tensor *attention_of_quantised_keys(struct ggml_context *ctx, int64_t n_rows) {
+    struct ggml_tensor *q = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, 64, n_rows, 2),
+                       *k = ggml_new_tensor_3d(ctx, GGML_TYPE_Q8_0, 64, 80, 2),
+                       *v = ggml_new_tensor_3d(ctx, GGML_TYPE_Q8_0, 64, 80, 2);
+    return ggml_flash_attn_ext(ctx, q, k, v, NULL, 0.125F, 0.0F, 0.0F);
+}
+
+// More tasks than are counted, of tensors that have no memory.
+static struct ggml_tensor *product_of_too_many(struct ggml_context *ctx, int64_t n_rows) {
+    const int64_t n_batches = (int64_t)1 << 16;
+    return ggml_mul_mat(ctx, ggml_new_tensor_4d(ctx, GGML_TYPE_F32, 64, 64, n_batches, n_batches),
+                        ggml_new_tensor_4d(ctx, GGML_TYPE_F32, 64, n_rows, n_batches, n_batches));
+}
+
+// Lowers a graph of two such nodes, twice.
+static pd_status lower_unsupported(struct ggml_tensor *make_node(struct ggml_context *, int64_t),
+                                   int64_t n_rows, bool strict, warnings *said, pd_error *err) {
+    *said = (warnings){0};
+    const pd_lowering_params lowering_params = {
+        .compute = PD_COMPUTE_F32, .strict = strict, .log = count_warnings, .log_user = said};
+    pd_lowering *lowering;
+    assert_int_equal(pd_lowering_create(&lowering_params, &lowering, err), PD_OK);
+    pd_status status = PD_OK;
+    for (int round = 0; round < 2; round++) {
+        struct ggml_context *ctx =
+            ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
+        struct ggml_cgraph *graph = ggml_new_graph(ctx);
+        for (int i = 0; i < 2; i++)
+            ggml_build_forward_expand(graph, make_node(ctx, n_rows));
+        pd_lowered *handle;
+        status = pd_lower(lowering, graph, params(), &handle, err);
+        if (handle) assert_int_equal(pd_lowered_count(handle), 0);
+        pd_lowered_free(handle);
+        ggml_free(ctx);
+    }
+    pd_lowering_free(lowering);
+    return status;
+}
+
+static void check_unsupported(struct ggml_tensor *make_node(struct ggml_context *, int64_t),
+                              const char *expected) {
+    warnings said;
+    pd_error err = {0};
+    assert_int_equal(lower_unsupported(make_node, 64, true, &said, &err), PD_ERR_UNSUPPORTED);
+    assert_string_equal(err.message, expected);
+    assert_int_equal(said.count, 0);
+    assert_int_equal(lower_unsupported(make_node, 64, false, &said, &err), PD_OK);
+    assert_int_equal(said.count, 1); // for all of them
+    assert_int_equal(strncmp(said.last, expected, strlen(expected)), 0);
+    assert_non_null(strstr(said.last, "left to ggml"));
+    // Small ones are left to ggml on purpose.
+    assert_int_equal(lower_unsupported(make_node, 3, true, &said, &err), PD_OK);
+    assert_int_equal(lower_unsupported(make_node, 3, false, &said, &err), PD_OK);
+    assert_int_equal(said.count, 0);
+}
+
+static void no_kernel(void **state) {
+    (void)state;
+    check_unsupported(attention_of_quantised_keys,
+                      "attention: 80 keys of q8_0 and values of q8_0, expected f32, f16 or bf16");
+    check_unsupported(product_of_too_many, "4294967296 products of 64 × 64 by 64 × 64 numbers: too many");
 }
 
 static int start(void **state) {
@@ -474,6 +646,8 @@ int main(void) {
         cmocka_unit_test(outer_products),
         cmocka_unit_test(sums_take_products_in_place),
         cmocka_unit_test(no_room_for_packed_weights),
+        cmocka_unit_test(packing_runs_out_of_memory),
+        cmocka_unit_test(no_kernel),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

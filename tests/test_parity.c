@@ -297,6 +297,48 @@ static void features_lowered(void **state) {
     check_all_features(PD_COMPUTE_F32);
 }
 
+#ifdef PD_ONEDNN
+// Two prompts of a session whose weights have no room to be packed: made in floats, both are right.
+static void no_room_for_packed_weights(void **state) {
+    (void)state;
+    if (device) skip();
+    yyjson_doc *doc = read_golden("parity/cases.json");
+    size_t index, max;
+    yyjson_val *one;
+    yyjson_arr_foreach(yyjson_doc_get_root(doc), index, max, one) {
+        if (strcmp(string(one, "name"), "linear") == 0) break; // a text without pictures
+    }
+    assert_true(index < max);
+    pd_model *model = load(string(one, "model"), NULL, PD_COMPUTE_F32);
+    pd_lowering_free(model->lowering);
+    pd_error err;
+    const pd_lowering_params params = {
+        .compute = PD_COMPUTE_INT8, .everything = true, .most_packed_bytes = 1};
+    assert_true(check(pd_lowering_create(&params, &model->lowering, &err), &err));
+    pd_session_params sp;
+    pd_session_params_default(&sp, sizeof sp);
+    pd_policy policy;
+    pd_policy_none(&policy);
+    sp.policy = &policy;
+    sp.cache_type = PD_CACHE_F32;
+    sp.n_threads = 2;
+    sp.ignore_eos = true;
+    pd_session *session;
+    assert_true(check(pd_session_create(model, &sp, &session, &err), &err));
+    assert_int_equal(strncmp(pd_session_compute(session), "int", 3), 0);
+    for (int prompt = 0; prompt < 2; prompt++) {
+        const double error = check_session(session, one, NULL, 0);
+        const bool f32 = strncmp(pd_session_compute(session), "f32 (", 5) == 0;
+        assert_true(f32 || strncmp(pd_session_compute(session), "bf16 (", 6) == 0);
+        assert_true(error <= (f32 ? 2e-5 : 1e-2));
+        assert_int_equal(pd_session_stats(session)->packed_bytes, 0);
+    }
+    pd_session_free(session);
+    pd_model_free(model);
+    yyjson_doc_free(doc);
+}
+#endif
+
 int main(void) {
     device = getenv("PD_TEST_DEVICE");
     if (getenv("PD_TEST_ONLY")) cmocka_set_test_filter(getenv("PD_TEST_ONLY")); // "parity_eager", …
@@ -307,6 +349,9 @@ int main(void) {
         cmocka_unit_test(parity_sdpa_lowered),
         cmocka_unit_test(features),
         cmocka_unit_test(features_lowered),
+#ifdef PD_ONEDNN
+        cmocka_unit_test(no_room_for_packed_weights),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,9 +84,9 @@ const pd_option pd_compute_option_table[] = {
     {PD_OPTION_CHOICE, 0, "--attn", NULL, "attention kernel; sdpa picks the best at hand",
      &pd_compute_flag.attention, 0, 0, attentions},
     {PD_OPTION_CHOICE, 0, "--compute", NULL,
-     "numbers the CPU multiplies in, by oneDNN; auto: int8 for quantised weights where the CPU is fast at "
-     "it, "
-     "else bf16 where it has that, else f32; ggml: ggml's own kernels",
+     "numbers the CPU multiplies in, by oneDNN; auto: int8 for quantised weights, else bf16, where the CPU "
+     "is "
+     "fast at them, else f32; ggml: ggml's own kernels",
      &pd_compute_flag.compute, 0, 0, computes},
     {PD_OPTION_FLAG, 0, "--compute-strict", NULL,
      "stop where the CPU or the memory cannot do --compute, instead of taking the next best",
@@ -298,9 +298,10 @@ void pd_cli_print_stats(FILE *out, const pd_stats *s, const pd_policy *policy, c
     fprintf(out, "%s reserved; ", pd_cli_bytes(text, sizeof text, (double)s->kv_bytes_reserved));
     fprintf(out, "scratch %s\n", pd_cli_bytes(text, sizeof text, (double)s->compute_bytes));
     fprintf(out, "compute     %s", compute);
-    if (s->packed_bytes > 0)
+    if (s->packed_bytes > 0) {
         fprintf(out, "; packed weights %s", pd_cli_bytes(text, sizeof text, (double)s->packed_bytes));
-    if (s->pack_ms > 1.0) fprintf(out, ", made in %.0f ms", s->pack_ms);
+        if (s->pack_ms > 1.0) fprintf(out, ", made in %.0f ms", s->pack_ms);
+    }
     fputc('\n', out);
 }
 

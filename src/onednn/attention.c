@@ -98,6 +98,13 @@ static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
+static pd_status get_product(pd_gemm_cache *cache, const pd_gemm_shape *shape, const pd_gemm **product,
+                             pd_error *err) {
+    pd_error why;
+    const pd_status status = pd_gemm_get(cache, shape, product, &why);
+    return status == PD_OK ? PD_OK : pd_fail(err, status, "attention: %s", why.message);
+}
+
 static pd_status add_product(pd_attention_plan *a, pd_gemm_cache *cache, int64_t rows, int64_t keys,
                              pd_error *err) {
     if (rows <= 0 || keys <= 0 || find_product(a, rows, keys)) return PD_OK;
@@ -132,8 +139,8 @@ static pd_status add_product(pd_attention_plan *a, pd_gemm_cache *cache, int64_t
                                   .accumulate = true};
     pd_attention_product *product = &a->products[a->n_products++];
     *product = (pd_attention_product){.rows = rows, .keys = keys};
-    PD_TRY(pd_gemm_get(cache, &scores, &product->scores, err));
-    PD_TRY(pd_gemm_get(cache, &values, &product->values, err));
+    PD_TRY(get_product(cache, &scores, &product->scores, err));
+    PD_TRY(get_product(cache, &values, &product->values, err));
     a->scratch_bytes = larger(a->scratch_bytes, pd_gemm_scratch_bytes(product->scores));
     a->scratch_bytes = larger(a->scratch_bytes, pd_gemm_scratch_bytes(product->values));
     if (!f32) {
@@ -220,10 +227,15 @@ static pd_status check_shape(const pd_attention_shape *s, pd_error *err) {
     if (s->n_heads % s->n_kv_heads != 0)
         return pd_fail(err, PD_ERR_ARGUMENT, "attention: %lld heads share %lld key heads",
                        (long long)s->n_heads, (long long)s->n_kv_heads);
-    const bool mask_known = s->mask_type == GGML_TYPE_F32 || s->mask_type == GGML_TYPE_F16;
-    if (!is_row_type(s->key_type) || !is_row_type(s->value_type) || (s->masked && !mask_known) ||
-        (s->compute != dnnl_f32 && s->compute != dnnl_bf16))
-        return pd_fail(err, PD_ERR_UNSUPPORTED, "attention: keys, values, mask or products of another type");
+    if (!is_row_type(s->key_type) || !is_row_type(s->value_type))
+        return pd_fail(err, PD_ERR_UNSUPPORTED,
+                       "attention: %lld keys of %s and values of %s, expected f32, f16 or bf16",
+                       (long long)s->n_kv, ggml_type_name(s->key_type), ggml_type_name(s->value_type));
+    if (s->masked && s->mask_type != GGML_TYPE_F32 && s->mask_type != GGML_TYPE_F16)
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "attention: a mask of %s, expected f32 or f16",
+                       ggml_type_name(s->mask_type));
+    if (s->compute != dnnl_f32 && s->compute != dnnl_bf16)
+        return pd_fail(err, PD_ERR_UNSUPPORTED, "attention: products of neither f32 nor bf16");
     return PD_OK;
 }
 
@@ -272,32 +284,6 @@ void pd_attention_worker_bytes(const pd_attention_plan *plan, size_t *scratch, s
 
 // ---- Numbers ----
 
-static inline float half_to_float(uint16_t half) {
-    const uint32_t magnitude = (uint32_t)(half & 0x7fffU) << 13, sign = (uint32_t)(half & 0x8000U) << 16;
-    float value;
-    memcpy(&value, &magnitude, sizeof value);
-    value *= 0x1p112F; // the exponents' biases differ by 112; right for subnormal halves too
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    bits |= sign | ((half & 0x7c00U) == 0x7c00U ? 0x7f800000U : 0U); // infinity and NaN
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-PD_CLONES
-static void halves_to_f32(const uint16_t *restrict from, float *restrict to, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        to[i] = half_to_float(from[i]);
-}
-
-PD_CLONES
-static void bf16_to_f32(const uint16_t *restrict from, float *restrict to, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        const uint32_t bits = (uint32_t)from[i] << 16;
-        memcpy(&to[i], &bits, sizeof bits);
-    }
-}
-
 PD_CLONES
 static void scale_row(const float *restrict from, float *restrict to, float scale, int64_t n) {
     for (int64_t i = 0; i < n; i++)
@@ -313,7 +299,7 @@ static void add_f32_mask(float *restrict scores, const float *restrict mask, int
 PD_CLONES
 static void add_f16_mask(float *restrict scores, const uint16_t *restrict mask, int64_t n) {
     for (int64_t i = 0; i < n; i++)
-        scores[i] += half_to_float(mask[i]);
+        scores[i] += pd_half_to_float(mask[i]);
 }
 
 // Gathers in *shown the bits by which mask values differ from -infinity, and in *added those by which they
@@ -340,28 +326,6 @@ static void see_f16_mask(const uint16_t *mask, int64_t n, uint32_t *shown, uint3
     }
     *shown |= differs;
     *added |= nonzero;
-}
-
-// A row of keys or values in the numbers that are multiplied. spare: room for it in f32.
-static void convert_row(enum ggml_type type, const void *from, dnnl_data_type_t compute, void *to,
-                        float *spare, int64_t n) {
-    if (compute == dnnl_bf16 && type == GGML_TYPE_BF16) {
-        memcpy(to, from, (size_t)n * sizeof(uint16_t));
-        return;
-    }
-    if (type == GGML_TYPE_F32 && compute == dnnl_bf16) {
-        pd_rows_to_bf16(from, to, n);
-        return;
-    }
-    float *numbers = compute == dnnl_f32 ? to : spare;
-    if (type == GGML_TYPE_F32) {
-        memcpy(numbers, from, (size_t)n * sizeof *numbers);
-    } else if (type == GGML_TYPE_F16) {
-        halves_to_f32(from, numbers, n);
-    } else {
-        bf16_to_f32(from, numbers, n);
-    }
-    if (compute == dnnl_bf16) pd_rows_to_bf16(numbers, to, n);
 }
 
 // ---- Packing ----
@@ -392,9 +356,10 @@ static void summarise_mask(const pd_attention_plan *a, const void *mask, int64_t
 // `keys` rows of one head, of `width` numbers each.
 static void convert_unit(const pd_attention_plan *a, pd_worker *worker, enum ggml_type type, const void *from,
                          size_t row_bytes, int64_t keys, int64_t width, void *to) {
+    const pd_number_kind kind = a->shape.compute == dnnl_f32 ? PD_NUMBER_F32 : PD_NUMBER_BF16;
     for (int64_t row = 0; row < keys; row++)
-        convert_row(type, at(from, (size_t)row * row_bytes), a->shape.compute,
-                    (char *)to + (size_t)(row * width) * a->number_bytes, worker->panel, width);
+        pd_rows_convert(type, at(from, (size_t)row * row_bytes), kind,
+                        (char *)to + (size_t)(row * width) * a->number_bytes, worker->panel, width);
 }
 
 static void pack_unit(const pd_attention_plan *a, pd_worker *worker, const void *k, const void *v,

@@ -4,6 +4,7 @@
 #include "onednn/packed.h"
 
 #include <stdio.h>
+#include <string.h>
 
 // oneDNN's masks of instruction sets (dnnl_cpu_isa_t): each generation has its own bit over those before.
 // Other CPUs have bits with other meanings.
@@ -69,22 +70,22 @@ static bool can_multiply(pd_gemm_cache *cache, pd_number_kind kind) {
     return true;
 }
 
-static const char *kind_name(pd_number_kind kind) {
-    switch (kind) {
-    case PD_NUMBER_F32:
-        return "f32";
-    case PD_NUMBER_BF16:
-        return "bf16";
-    case PD_NUMBER_INT8:
-        return "int8";
-    case PD_NUMBER_INT16:
-        break;
+// Only integers need packed weights.
+static void describe_unpacked(pd_choice *choice) {
+    const size_t size = sizeof choice->description;
+    if (!pd_number_is_integer(choice->quantised) && !pd_number_is_integer(choice->floating)) {
+        memcpy(choice->partly_packed, choice->description, size);
+        memcpy(choice->unpacked, choice->description, size);
+        return;
     }
-    return "int16";
+    const char *others = pd_number_name(choice->changing);
+    snprintf(choice->partly_packed, size, "%s for packed weights, %s for others (%s)",
+             pd_number_name(choice->quantised), others, cpu_name());
+    snprintf(choice->unpacked, size, "%s (%s)", others, cpu_name());
 }
 
 static void describe(pd_choice *choice) {
-    const char *quantised = kind_name(choice->quantised), *floating = kind_name(choice->floating);
+    const char *quantised = pd_number_name(choice->quantised), *floating = pd_number_name(choice->floating);
     if (choice->quantised == choice->floating) {
         snprintf(choice->description, sizeof choice->description, "%s (%s)", quantised, cpu_name());
     } else {
@@ -125,6 +126,7 @@ pd_status pd_choose(pd_gemm_cache *cache, pd_compute_type compute, bool eight_bi
     const bool quantised = integers && (compute == PD_COMPUTE_INT8 || (compute == PD_COMPUTE_AUTO && gains));
     choice->quantised = quantised ? integer : choice->changing;
     describe(choice);
+    describe_unpacked(choice);
     if (compute == PD_COMPUTE_INT8 && !integers)
         return pd_fail(err, PD_ERR_UNSUPPORTED, "compute int8: oneDNN has no kernel for it on this CPU (%s)",
                        cpu_name());

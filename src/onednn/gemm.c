@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,6 +33,10 @@ struct pd_gemm_cache {
     size_t n_entries, capacity;
     uint64_t clock;
 };
+
+static const char *type_name(dnnl_data_type_t source) {
+    return source == dnnl_f32 ? "f32" : source == dnnl_bf16 ? "bf16" : "int8";
+}
 
 static pd_status fail(pd_error *err, dnnl_status_t status, const char *what) {
     const pd_status code = status == dnnl_out_of_memory   ? PD_ERR_MEMORY
@@ -246,7 +251,11 @@ static pd_status get_locked(pd_gemm_cache *cache, const pd_gemm_shape *shape, co
     const dnnl_status_t status = gemm_init(gemm);
     if (status != dnnl_success) {
         gemm_free(gemm);
-        return fail(err, status, "a matrix product");
+        char what[128];
+        snprintf(what, sizeof what, "a product of %lld × %lld by %lld × %lld numbers in %s",
+                 (long long)shape->m, (long long)shape->k, (long long)shape->k, (long long)shape->n,
+                 type_name(shape->source));
+        return fail(err, status, what);
     }
     add_users(cache, shape->packed_like, 1); // its layout is known by its address
     cache->entries[cache->n_entries++] = gemm;

@@ -12,11 +12,15 @@
 #include <stdlib.h>
 #include <time.h>
 
+// What there may be no kernel for.
+typedef enum lacking { LACKING_PACKED_PRODUCT, LACKING_PRODUCT, LACKING_ATTENTION, N_LACKING } lacking;
+
 struct pd_lowering {
     pd_lowering_params params;
     pd_gemm_cache *cache;
     pd_choice choice;
     pd_store store;
+    bool said[N_LACKING]; // guarded by the store's mutex
 };
 
 // What a custom node does.
@@ -102,7 +106,10 @@ void pd_lowering_free(pd_lowering *lowering) {
 }
 
 const char *pd_lowering_description(const pd_lowering *lowering) {
-    return lowering ? lowering->choice.description : "ggml";
+    if (!lowering) return "ggml";
+    if (!atomic_load(&lowering->store.full)) return lowering->choice.description;
+    return atomic_load(&lowering->store.bytes) > 0 ? lowering->choice.partly_packed
+                                                   : lowering->choice.unpacked;
 }
 
 size_t pd_lowering_packed_bytes(const pd_lowering *lowering) {
@@ -172,20 +179,35 @@ static size_t memory_left(const pd_lowering *lowering) {
     return available > kept ? available - kept : 0;
 }
 
+// What a node that has no kernel comes to, with the store's mutex held. A model has many alike: one warning
+// is for all of them.
+static pd_status do_without(pd_lowering *lowering, lacking what, const pd_error *lack) {
+    static const char *const instead[N_LACKING] = {
+        [LACKING_PACKED_PRODUCT] =
+            "weights of products that have no kernel are converted to floats as they are used",
+        [LACKING_PRODUCT] = "products that have no kernel are left to ggml",
+        [LACKING_ATTENTION] = "attention that has no kernel is left to ggml",
+    };
+    if (lowering->params.strict) return lack->status;
+    if (!lowering->said[what]) say(lowering, PD_LOG_WARNING, "%s; %s", lack->message, instead[what]);
+    lowering->said[what] = true;
+    return PD_OK;
+}
+
 // All constant weights of the graph, packed; with the store's mutex held.
 static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
                       pd_worker *workers, pd_error *err) {
     pd_store *store = &lowering->store;
-    if (store->full) return PD_OK;
+    if (atomic_load(&store->full)) return PD_OK;
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (!is_product(lowering, node)) continue;
         const pd_number_kind kind = kind_of(lowering, node);
         if (!wants_packing(node, kind)) continue;
         pd_packed *packed;
-        const pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind,
-                                              lowering->choice.group, lowering->choice.range, &packed, err);
-        if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) continue; // lower_product copes
+        pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind, lowering->choice.group,
+                                        lowering->choice.range, &packed, err);
+        if (status == PD_ERR_UNSUPPORTED) status = do_without(lowering, LACKING_PACKED_PRODUCT, err);
         PD_TRY(status);
     }
     const size_t wanted = pd_store_wanted(store), left = memory_left(lowering);
@@ -220,11 +242,12 @@ static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *gr
     pd_error lack = {0};
     pd_status status = pack(lowering, graph, params, workers, &lack);
     if (status != PD_OK) pd_store_drop_empty(&lowering->store, lowering->cache);
-    if (status == PD_ERR_MEMORY && !lowering->params.strict) {
-        lowering->store.full = true;
-        say(lowering, PD_LOG_WARNING,
-            "%s; weights not packed so far are converted as they are used, or with int8 left to ggml",
-            lack.message);
+    // PD_COMPUTE_AUTO picks what there is room for.
+    const bool must_pack = lowering->params.strict && lowering->params.compute != PD_COMPUTE_AUTO;
+    if (status == PD_ERR_MEMORY && !must_pack) {
+        atomic_store(&lowering->store.full, true);
+        say(lowering, PD_LOG_WARNING, "%s; weights not packed so far are converted to %s as they are used",
+            lack.message, pd_number_name(lowering->choice.changing));
         status = PD_OK;
     }
     return status == PD_OK ? PD_OK : pd_fail(err, status, "%s", lack.message);
@@ -311,14 +334,14 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
 static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor *sum,
                                pd_error *err) {
     pd_lowering *lowering = lowered->lowering;
-    const pd_number_kind kind = kind_of(lowering, node);
+    pd_number_kind kind = kind_of(lowering, node);
     const pd_packed *packed =
         wants_packing(node, kind) ? pd_store_find(&lowering->store, node->src[0], kind) : NULL;
-    if (pd_number_is_integer(kind) && !packed) return PD_OK; // there was no memory for it
+    if (!packed && pd_number_is_integer(kind)) kind = lowering->choice.changing; // which needs no packing
     pd_product *product;
     const pd_status status =
         pd_product_create(lowering->cache, node, kind, packed, sum != NULL, &product, err);
-    if (status == PD_ERR_UNSUPPORTED && !lowering->params.strict) return PD_OK; // ggml computes it
+    if (status == PD_ERR_UNSUPPORTED) return do_without(lowering, LACKING_PRODUCT, err);
     PD_TRY(status);
     step *s = add_step(lowered);
     s->product = product;
@@ -358,7 +381,7 @@ static pd_status lower_attention(pd_lowered *lowered, struct ggml_cgraph *graph,
     const pd_attention_shape shape = pd_attention_match_shape(match, bf16 ? dnnl_bf16 : dnnl_f32);
     pd_attention_plan *plan;
     const pd_status status = pd_attention_create(lowering->cache, &shape, &plan, err);
-    if (status == PD_ERR_UNSUPPORTED) return PD_OK; // ggml computes it
+    if (status == PD_ERR_UNSUPPORTED) return do_without(lowering, LACKING_ATTENTION, err);
     PD_TRY(status);
     step *s = add_step(lowered);
     s->attention = plan;
@@ -451,6 +474,8 @@ static pd_status lowered_init(pd_lowered *lowered, pd_lowering *lowering, struct
 
 pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
                    pd_lowered **out, pd_error *err) {
+    pd_error unheard; // a node's is looked at before anyone hears of it
+    if (!err) err = &unheard;
     *out = NULL;
     pd_lowered *lowered = calloc(1, sizeof *lowered);
     if (!lowered) return pd_fail_memory(err, sizeof *lowered, "a lowered graph");

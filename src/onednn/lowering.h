@@ -16,7 +16,9 @@ typedef struct pd_lowered pd_lowered;
 
 typedef struct pd_lowering_params {
     pd_compute_type compute;
-    bool strict; // an error, where else something slower is taken and said
+    // An error, where else something slower is taken and said: for want of a kernel or of memory. No room for
+    // packed weights is no error of PD_COMPUTE_AUTO, which picks by memory too.
+    bool strict;
     // For training: PD_COMPUTE_AUTO picks no integers, and products of weights other than f32 are lowered
     // whatever their size.
     bool floats;
@@ -31,7 +33,9 @@ typedef struct pd_lowering_params {
 // CPU. PD_ERR_UNSUPPORTED when strict and the CPU or this build lacks what was asked for.
 pd_status pd_lowering_create(const pd_lowering_params *params, pd_lowering **lowering, pd_error *err);
 void pd_lowering_free(pd_lowering *lowering);
-// What was picked, such as "int8, f32 for float weights (avx2)"; "ggml" for NULL.
+// What is multiplied in, such as "int8, f32 for float weights (avx2)"; "ggml" for NULL. Before weights are
+// packed it is what was picked; once they have no room, what has taken its place. Each text lives as long as
+// the lowering, and any thread may ask.
 const char *pd_lowering_description(const pd_lowering *lowering);
 // Bytes of packed weights so far.
 size_t pd_lowering_packed_bytes(const pd_lowering *lowering);

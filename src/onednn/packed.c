@@ -100,61 +100,65 @@ pd_status pd_packed_allocate(pd_packed *packed, pd_error *err) {
     return PD_OK;
 }
 
-// A row in f32, then the panel's columns in the packed kind, plain (of int16 one); and a column's scales and
-// sums.
+// A row in f32, and a column's scales and sums.
+static size_t column_bytes(const pd_packed *packed) {
+    return (size_t)packed->k * sizeof(float) + (size_t)packed->n_groups * (sizeof(float) + sizeof(int32_t));
+}
+
+// Behind them the panel's columns in the packed kind, plain (of int16 one).
 size_t pd_packed_worker_bytes(const pd_packed *packed) {
-    const size_t k = (size_t)packed->k, n_groups = (size_t)packed->n_groups;
     const size_t columns = packed->kind == PD_NUMBER_INT16 ? 1 : PD_PANEL_MOST;
-    return k * sizeof(float) + n_groups * (sizeof(float) + sizeof(int32_t)) +
-           k * columns * pd_number_bytes(packed->kind);
+    return column_bytes(packed) + (size_t)packed->k * columns * pd_number_bytes(packed->kind);
 }
 
 const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t group) {
     return packed->like[(panel == packed->n_panels - 1) + 2 * (group == packed->n_groups - 1)];
 }
 
-// A panel in int16.h's layout.
-static void fill_int16_panel(pd_packed *packed, pd_worker *worker, int64_t panel) {
+// A column's weights as plain numbers of the packed kind; its scales and sums go where products look for
+// them.
+static void round_column(pd_packed *packed, const pd_worker *worker, int64_t column, void *numbers) {
     const struct ggml_tensor *source = packed->source;
-    const int64_t k = packed->k, columns = pd_panel_columns(packed->n, panel), n_groups = packed->n_groups;
+    const int64_t k = packed->k, n_groups = packed->n_groups;
     float *row = worker->panel, *scales = row + k;
-    int16_t *numbers = (int16_t *)(scales + n_groups);
+    int32_t *sums = (int32_t *)(scales + n_groups);
+    pd_rows_to_f32(source->type, (const char *)source->data + (size_t)column * source->nb[1], row, k);
+    if (packed->kind == PD_NUMBER_BF16) {
+        pd_rows_to_bf16(row, numbers, k);
+        return;
+    }
+    if (packed->kind == PD_NUMBER_INT16) {
+        pd_rows_to_s16(row, numbers, scales, k, packed->group, PD_INT16_WEIGHT_MOST);
+    } else {
+        pd_rows_turn(row, k);
+        pd_rows_to_s8(row, numbers, scales, sums, k, packed->group, packed->range);
+    }
+    for (int64_t g = 0; g < n_groups; g++) {
+        packed->scales[g * packed->n + column] = scales[g];
+        if (packed->sums) packed->sums[g * packed->n + column] = sums[g];
+    }
+}
+
+// A panel in int16.h's layout.
+static void fill_int16_panel(pd_packed *packed, const pd_worker *worker, int64_t panel) {
+    const int64_t columns = pd_panel_columns(packed->n, panel), first = panel * PD_PANEL_COLUMNS;
+    int16_t *numbers = (int16_t *)((char *)worker->panel + column_bytes(packed));
     int16_t *to = (int16_t *)(packed->data + (size_t)panel * packed->panel_bytes);
     for (int64_t j = 0; j < columns; j++) {
-        const int64_t column = panel * PD_PANEL_COLUMNS + j;
-        pd_rows_to_f32(source->type, (const char *)source->data + (size_t)column * source->nb[1], row, k);
-        pd_rows_to_s16(row, numbers, scales, k, packed->group, PD_INT16_WEIGHT_MOST);
-        for (int64_t g = 0; g < n_groups; g++)
-            packed->scales[g * packed->n + column] = scales[g];
-        pd_int16_set_column(to, k, j, numbers);
+        round_column(packed, worker, first + j, numbers);
+        pd_int16_set_column(to, packed->k, j, numbers);
     }
     for (int64_t j = columns; j % PD_INT16_COLUMNS != 0; j++)
-        pd_int16_set_column(to, k, j, NULL);
+        pd_int16_set_column(to, packed->k, j, NULL);
 }
 
 static void fill_panel(pd_packed *packed, pd_worker *worker, int64_t panel) {
-    const struct ggml_tensor *source = packed->source;
-    const int64_t k = packed->k, columns = pd_panel_columns(packed->n, panel), n_groups = packed->n_groups;
-    float *row = worker->panel, *scales = row + k;
-    int32_t *sums = (int32_t *)(scales + n_groups);
-    unsigned char *plain = (unsigned char *)(sums + n_groups);
+    const int64_t k = packed->k, columns = pd_panel_columns(packed->n, panel);
+    unsigned char *plain = (unsigned char *)worker->panel + column_bytes(packed);
     const size_t number = pd_number_bytes(packed->kind);
-    for (int64_t j = 0; j < columns; j++) {
-        const int64_t column = panel * PD_PANEL_COLUMNS + j;
-        pd_rows_to_f32(source->type, (const char *)source->data + (size_t)column * source->nb[1], row, k);
-        void *to = plain + (size_t)(j * k) * number;
-        if (packed->kind == PD_NUMBER_BF16) {
-            pd_rows_to_bf16(row, to, k);
-            continue;
-        }
-        pd_rows_turn(row, k);
-        pd_rows_to_s8(row, to, scales, sums, k, packed->group, packed->range);
-        for (int64_t g = 0; g < n_groups; g++) {
-            packed->scales[g * packed->n + column] = scales[g];
-            packed->sums[g * packed->n + column] = sums[g];
-        }
-    }
-    for (int64_t g = 0; g < n_groups; g++) {
+    for (int64_t j = 0; j < columns; j++)
+        round_column(packed, worker, panel * PD_PANEL_COLUMNS + j, plain + (size_t)(j * k) * number);
+    for (int64_t g = 0; g < packed->n_groups; g++) {
         unsigned char *block =
             packed->data + (size_t)panel * packed->panel_bytes + (size_t)g * packed->block_bytes;
         pd_gemm_pack(pd_packed_like(packed, panel, g), worker, plain + (size_t)(g * packed->group) * number,

@@ -157,7 +157,10 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     p->tasks_per_batch = p->n_panels * chunk_tasks(p);
     p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;
     const pd_status status = p->n_tasks > INT32_MAX / 2
-                                 ? pd_fail(err, PD_ERR_UNSUPPORTED, "a matrix product of too many parts")
+                                 ? pd_fail(err, PD_ERR_UNSUPPORTED,
+                                           "%lld products of %lld × %lld by %lld × %lld numbers: too many",
+                                           (long long)(p->n2 * p->n3), (long long)p->m, (long long)p->k,
+                                           (long long)p->k, (long long)p->n)
                                  : get_gemms(cache, p, node, err);
     if (status != PD_OK) {
         pd_product_free(cache, p);
@@ -192,18 +195,6 @@ void pd_product_worker_bytes(const pd_product *p, size_t *scratch, size_t *panel
     *tile = p->kind == PD_NUMBER_INT8 ? (size_t)(p->chunk * PD_PANEL_MOST) * sizeof(int32_t) : 0;
 }
 
-static void convert_row(const pd_product *p, enum ggml_type type, const void *from, float *row, void *to,
-                        int64_t n) {
-    if (p->kind == PD_NUMBER_F32) {
-        pd_rows_to_f32(type, from, to, n);
-    } else if (type == GGML_TYPE_F32) {
-        pd_rows_to_bf16(from, to, n);
-    } else {
-        pd_rows_to_f32(type, from, row, n);
-        pd_rows_to_bf16(row, to, n);
-    }
-}
-
 // Columns of `weights` (one batch of them) as a plain matrix in worker->panel.
 static const void *convert_panel(const pd_product *p, pd_worker *worker, const struct ggml_tensor *weights,
                                  const char *data, int64_t panel) {
@@ -214,13 +205,13 @@ static const void *convert_panel(const pd_product *p, pd_worker *worker, const s
     if (p->outer) {
         const size_t offset = ggml_row_size(weights->type, first);
         for (int64_t i = 0; i < p->k; i++) {
-            convert_row(p, weights->type, data + (size_t)i * weights->nb[1] + offset, row,
-                        plain + (size_t)(i * PD_PANEL_MOST) * number, columns);
+            pd_rows_convert(weights->type, data + (size_t)i * weights->nb[1] + offset, p->kind,
+                            plain + (size_t)(i * PD_PANEL_MOST) * number, row, columns);
         }
     } else {
         for (int64_t j = 0; j < columns; j++) {
-            convert_row(p, weights->type, data + (size_t)(first + j) * weights->nb[1], row,
-                        plain + (size_t)(j * p->k) * number, p->k);
+            pd_rows_convert(weights->type, data + (size_t)(first + j) * weights->nb[1], p->kind,
+                            plain + (size_t)(j * p->k) * number, row, p->k);
         }
     }
     return plain;

@@ -182,10 +182,42 @@ void pd_rows_from_s32(const int32_t *products, float *destination, float activat
     }
 }
 
+PD_CLONES
+static void halves_to_f32(const uint16_t *restrict from, float *restrict to, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = pd_half_to_float(from[i]);
+}
+
+PD_CLONES
+static void bf16_to_f32(const uint16_t *restrict from, float *restrict to, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(&to[i], &bits, sizeof bits);
+    }
+}
+
 void pd_rows_to_f32(enum ggml_type type, const void *from, float *to, int64_t n) {
     if (type == GGML_TYPE_F32) {
         memcpy(to, from, (size_t)n * sizeof *to);
+    } else if (type == GGML_TYPE_F16) {
+        halves_to_f32(from, to, n);
+    } else if (type == GGML_TYPE_BF16) {
+        bf16_to_f32(from, to, n);
     } else {
         ggml_get_type_traits(type)->to_float(from, to, n);
+    }
+}
+
+void pd_rows_convert(enum ggml_type type, const void *from, pd_number_kind kind, void *to, float *row,
+                     int64_t n) {
+    if (kind == PD_NUMBER_F32) {
+        pd_rows_to_f32(type, from, to, n);
+    } else if (type == GGML_TYPE_BF16) {
+        memcpy(to, from, (size_t)n * sizeof(uint16_t));
+    } else if (type == GGML_TYPE_F32) {
+        to_bf16(from, to, n);
+    } else {
+        pd_rows_to_f32(type, from, row, n);
+        to_bf16(row, to, n);
     }
 }

@@ -5,12 +5,27 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 // How a product multiplies. Sums are f32 (integers: exact s32 within a group).
 typedef enum pd_number_kind { PD_NUMBER_F32, PD_NUMBER_BF16, PD_NUMBER_INT8, PD_NUMBER_INT16 } pd_number_kind;
 
 static inline bool pd_number_is_integer(pd_number_kind kind) {
     return kind == PD_NUMBER_INT8 || kind == PD_NUMBER_INT16;
+}
+
+static inline const char *pd_number_name(pd_number_kind kind) {
+    switch (kind) {
+    case PD_NUMBER_F32:
+        return "f32";
+    case PD_NUMBER_BF16:
+        return "bf16";
+    case PD_NUMBER_INT8:
+        return "int8";
+    case PD_NUMBER_INT16:
+        break;
+    }
+    return "int16";
 }
 
 // Bytes of one number.
@@ -53,3 +68,18 @@ void pd_rows_from_s32(const int32_t *products, float *destination, float activat
                       bool accumulate);
 // n numbers of any ggml type to f32; a block type's n is whole blocks.
 void pd_rows_to_f32(enum ggml_type type, const void *from, float *to, int64_t n);
+// The same to f32 or bf16. row: room for them in f32.
+void pd_rows_convert(enum ggml_type type, const void *from, pd_number_kind kind, void *to, float *row,
+                     int64_t n);
+
+static inline float pd_half_to_float(uint16_t half) {
+    const uint32_t magnitude = (uint32_t)(half & 0x7fffU) << 13, sign = (uint32_t)(half & 0x8000U) << 16;
+    float value;
+    memcpy(&value, &magnitude, sizeof value);
+    value *= 0x1p112F; // the exponents' biases differ by 112; right for subnormal halves too
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits |= sign | ((half & 0x7c00U) == 0x7c00U ? 0x7f800000U : 0U); // infinity and NaN
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}

@@ -11,8 +11,9 @@ typedef struct pd_store {
     pthread_mutex_t mutex; // guards all below, and is held while a graph's weights are found and packed
     pd_packed **entries;
     size_t n_entries, capacity;
-    atomic_size_t bytes; // of filled entries; read without the mutex too
-    bool full;           // memory ran out: no more is packed
+    // Read without the mutex too:
+    atomic_size_t bytes; // of filled entries
+    atomic_bool full;    // memory ran out: no more is packed
 } pd_store;
 
 pd_status pd_store_init(pd_store *store, pd_error *err);
