@@ -393,14 +393,15 @@ static void note_line(pd_log_level level, const char *line, void *user) {
     if (level == PD_LOG_WARNING) snprintf(user, 512, "%s", line);
 }
 
-// A product whose packed weights have no room, with another compute type and strictness. *lowered: how many
-// nodes were.
-static pd_status lower_without_room(pd_compute_type compute, bool strict, char *warning, int32_t *lowered,
-                                    pd_error *err) {
+// A product whose packed weights have no room, with another compute type and strictness: for there are to be
+// no more than 1,000 bytes of them, or for the mapped files take all there is. *lowered: how many nodes were.
+static pd_status lower_without_room(pd_compute_type compute, bool strict, bool mapped, char *warning,
+                                    int32_t *lowered, pd_error *err) {
     const product_case c = simple(GGML_TYPE_F16, 64, 300, 256);
     const pd_lowering_params lowering_params = {.compute = compute,
                                                 .strict = strict,
-                                                .most_packed_bytes = 1000,
+                                                .most_packed_bytes = mapped ? 0 : 1000,
+                                                .mapped_bytes = mapped ? SIZE_MAX : 0,
                                                 .log = note_line,
                                                 .log_user = warning};
     pd_lowering *lowering;
@@ -426,24 +427,34 @@ static pd_status lower_without_room(pd_compute_type compute, bool strict, char *
     return status;
 }
 
-static void no_room_for_packed_weights(void **state) {
-    (void)state;
+static void expect_no_room(bool mapped) {
     char warning[512] = "";
     int32_t lowered;
     pd_error err = {0};
     // Strictly: an error that says how much.
-    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, true, warning, &lowered, &err), PD_ERR_MEMORY);
+    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, true, mapped, warning, &lowered, &err),
+                     PD_ERR_MEMORY);
     assert_non_null(strstr(err.message, "packed weights would take"));
     assert_string_equal(warning, "");
     // Else a warning; int8 is left to ggml.
-    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, false, warning, &lowered, &err), PD_OK);
+    assert_int_equal(lower_without_room(PD_COMPUTE_INT8, false, mapped, warning, &lowered, &err), PD_OK);
     assert_non_null(strstr(warning, "packed weights would take"));
     assert_int_equal(lowered, 0);
     // f32 packs nothing.
     warning[0] = '\0';
-    assert_int_equal(lower_without_room(PD_COMPUTE_F32, true, warning, &lowered, &err), PD_OK);
+    assert_int_equal(lower_without_room(PD_COMPUTE_F32, true, mapped, warning, &lowered, &err), PD_OK);
     assert_int_equal(lowered, 1);
     assert_string_equal(warning, "");
+}
+
+static void no_room_for_packed_weights(void **state) {
+    (void)state;
+    expect_no_room(false);
+}
+
+static void no_room_beside_mapped_files(void **state) {
+    (void)state;
+    expect_no_room(true);
 }
 
 static int start(void **state) {
@@ -474,6 +485,7 @@ int main(void) {
         cmocka_unit_test(outer_products),
         cmocka_unit_test(sums_take_products_in_place),
         cmocka_unit_test(no_room_for_packed_weights),
+        cmocka_unit_test(no_room_beside_mapped_files),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }
