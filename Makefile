@@ -75,10 +75,10 @@ bench: setup ## dense against PyramidDrop on random weights of LLaVA-1.5's shape
 	@$(MAKE) --no-print-directory build
 	@sh scripts/bench.sh "$(BUILD)"
 
-bench-units: setup ## the rates of oneDNN's products and of decoding's kernels here, and a training step against ggml's
+bench-units: setup ## the rates of oneDNN's products and of decoding's kernels here, what a new length costs, and a training step against ggml's
 	@$(call configure,$(BUILD))
-	@cmake --build "$(BUILD)" --target product_rate train_step decode_kernels
-	@"$(BUILD)/product_rate" && "$(BUILD)/train_step" && "$(BUILD)/decode_kernels"
+	@cmake --build "$(BUILD)" --target product_rate first_prefill train_step decode_kernels
+	@"$(BUILD)/product_rate" && "$(BUILD)/first_prefill" && "$(BUILD)/train_step" && "$(BUILD)/decode_kernels"
 
 bench-peers: ## the same shapes by llama.cpp and PyTorch, in turn with ours (PEERS_FLAGS=--quick)
 	@$(SETUP) --peers

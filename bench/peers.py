@@ -2,8 +2,10 @@
 """make bench-peers: our program and its peers on the same shapes in the same run, in turn.
 
 The peers are llama.cpp's llama-bench on the same GGUF files, PyTorch with the same schedule (bench/peer_torch.py), and
-for the vision tower our own program on ggml's kernels alone. Every round runs every contestant once, each after a
-warm-up of its own; figures are medians over the rounds. The result is written to bench/out/peers.json.
+for the vision tower our own program on ggml's kernels alone. PyTorch cannot read GGUF: it runs random weights of its
+own, of the same shapes, in its own numbers. Every round runs every contestant once, each after a warm-up of its own;
+figures are medians over the rounds. The result is written to bench/out/peers.json; with --only the rows of that file
+which were not measured stay as they are, each with the run that it is of.
 
 A peer that cannot be had is reported, and its rows are left out. Exit status: 0 when our program ran, 1 when it
 failed, 2 for wrong use, 130 when stopped by a signal (nothing is written then).
@@ -12,6 +14,7 @@ failed, 2 for wrong use, 130 when stopped by a signal (nothing is written then).
 import argparse
 import dataclasses
 import functools
+import json
 import os
 import platform
 import re
@@ -59,6 +62,65 @@ class Row:
     peer_figure: str
     bar: float  # of the ratio, or None
     needs: tuple = ()  # the units that the bar is meant for
+
+
+# ---- the file of results ---------------------------------------------------------------------------------------
+
+
+def run_of(document):
+    """What a row must say of the run that it is of."""
+    machine = document["machine"]
+    return {
+        **{key: document[key] for key in ("time", "commit", "rounds", "notes")},
+        **{key: machine[key] for key in ("load_average", "versions")},
+    }
+
+
+def setting(document):
+    """What two runs must have in common for their rows to stand in one file."""
+    machine = document["machine"]
+    return {
+        **{key: document[key] for key in ("geometry", "layers")},
+        **{key: machine[key] for key in ("cpu", "flags", "threads")},
+    }
+
+
+def read_earlier(path):
+    """The document of an earlier run, its rows with the run that they are of; None where there is none."""
+    try:
+        document = json.loads(Path(path).read_text())
+        for row in document["rows"]:
+            row.update(name=row["name"], run=row.get("run") or run_of(document))
+        setting(document)
+        document["left_out"] = list(document["left_out"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failure(
+            f"{path}: expected a result of bench-peers to add rows to, found {type(error).__name__}: {error} "
+            "(--out names another file)"
+        ) from None
+    return document
+
+
+def expect_same_setting(path, earlier, now):
+    for key, value in setting(earlier).items():
+        if value != now[key]:
+            raise Failure(
+                f"{path}: its rows are of {key} {value!r}, this run's of {now[key]!r}: they cannot stand in one file "
+                "(--out names another file)"
+            )
+
+
+def merge(document, earlier):
+    """`document` with the rows of `earlier` that it has not measured."""
+    new = {row["name"]: row for row in document["rows"]}
+    old = [row["name"] for row in earlier["rows"]]
+    document["rows"] = [new.get(row["name"], row) for row in earlier["rows"]]
+    document["rows"] += [row for name, row in new.items() if name not in old]
+    named = {row["name"] for row in document["rows"]}
+    left_out = [*earlier["left_out"], *document["left_out"]]
+    document["left_out"] = [name for name in dict.fromkeys(left_out) if name not in named]
 
 
 # ---- the benchmark ---------------------------------------------------------------------------------------------
@@ -290,6 +352,7 @@ class Bench:
 
     def run(self):
         self.introduce()
+        self.earlier()  # fails now rather than when all is measured
         wanted = self.all_rows()
         if not wanted:
             print(f"bench-peers: no row's name matches --only {self.options.only.pattern}", file=sys.stderr)
@@ -326,6 +389,16 @@ class Bench:
             )
 
     # -- the result
+
+    def earlier(self):
+        """What the rows are added to: the file that is there, unless all rows were asked for."""
+        if not self.options.only.pattern:
+            return None
+        document = read_earlier(self.options.out)
+        if document:
+            now = {"geometry": GEOMETRY, "layers": self.layers, "cpu": self.cpu_name, "flags": self.flags}
+            expect_same_setting(self.options.out, document, {**now, "threads": self.threads})
+        return document
 
     def result(self, row):
         """The row as it is written, or None where a side has no figure."""
@@ -388,6 +461,13 @@ class Bench:
             "rows": results,
             "left_out": left_out,
         }
+        for result in results:
+            result["run"] = run_of(document)
+        earlier = self.earlier()
+        if earlier:
+            merge(document, earlier)
+            kept = len(document["rows"]) - len(results)
+            print(f"{kept} rows of earlier runs stay in {os.path.relpath(self.options.out)}")
         write(document, self.options.out)
 
 

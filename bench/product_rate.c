@@ -6,11 +6,13 @@
 #include "onednn/gemm.h"
 #include "onednn/int16.h"
 
-#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 enum {
     ROWS = 640,
@@ -144,7 +146,9 @@ static void measure_int16(void) {
     double ms[ROUNDS];
     for (int i = -2; i < ROUNDS; i++) {
         const double start = pd_now_ms();
+#ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic)
+#endif
         for (int64_t panel = 0; panel < SIDE / PANEL; panel++)
             multiply_panel(&x, panel);
         if (i >= 0) ms[i] = pd_now_ms() - start;
@@ -169,7 +173,11 @@ int main(int argc, char **argv) {
         fputs("product_rate: --threads: expected at least 1\n", stderr);
         return 2;
     }
+#ifdef _OPENMP
     omp_set_num_threads(threads);
+#else
+    printf("without OpenMP: one thread, not %d\n", threads);
+#endif
     measure("f32", dnnl_f32, dnnl_f32, dnnl_f32);
     measure("bf16", dnnl_bf16, dnnl_bf16, dnnl_f32);
     measure("int8", dnnl_u8, dnnl_s8, dnnl_s32);

@@ -401,13 +401,15 @@ typedef struct {
     char warning[512], description[96]; // after it
 } outcome;
 
-// Computes a product whose packed weights have no room, twice: as two prompts of a session.
-static outcome lower_without_room(pd_compute_type compute, enum ggml_type weights, bool strict) {
+// Computes a product whose packed weights have no room, twice: as two prompts of a session. There are to be
+// no more than 1,000 bytes of them, or the mapped files take all there is.
+static outcome lower_without_room(pd_compute_type compute, enum ggml_type weights, bool strict, bool mapped) {
     outcome o = {.lowered = -1};
     const product_case c = simple(weights, 64, 300, 256);
     const pd_lowering_params lowering_params = {.compute = compute,
                                                 .strict = strict,
-                                                .most_packed_bytes = 1000,
+                                                .most_packed_bytes = mapped ? 0 : 1000,
+                                                .mapped_bytes = mapped ? SIZE_MAX : 0,
                                                 .log = note_line,
                                                 .log_user = o.warning};
     pd_lowering *lowering;
@@ -440,16 +442,15 @@ static outcome lower_without_room(pd_compute_type compute, enum ggml_type weight
     return o;
 }
 
-static void no_room_for_packed_weights(void **state) {
-    (void)state;
+static void expect_no_room(bool mapped) {
     // What is asked for by name, strictly: an error that says how much.
-    outcome o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, true);
+    outcome o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, true, mapped);
     assert_int_equal(o.status, PD_ERR_MEMORY);
     assert_non_null(strstr(o.err.message, "packed weights would take"));
     assert_string_equal(o.warning, "");
     assert_int_equal(strncmp(o.description, "int", 3), 0);
     // Else a warning, and floats take the integers' place: f32, or bf16 where it is fast.
-    o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, false);
+    o = lower_without_room(PD_COMPUTE_INT8, GGML_TYPE_F16, false, mapped);
     assert_int_equal(o.status, PD_OK);
     assert_int_equal(o.lowered, 1);
     assert_non_null(strstr(o.warning, "packed weights would take"));
@@ -459,18 +460,28 @@ static void no_room_for_packed_weights(void **state) {
     assert_true(o.error <= (f32 ? 1e-5 : 1e-2));
     // What picks for itself picks by memory too, however strict.
     for (int strict = 0; strict < 2; strict++) {
-        o = lower_without_room(PD_COMPUTE_AUTO, GGML_TYPE_Q8_0, strict);
+        o = lower_without_room(PD_COMPUTE_AUTO, GGML_TYPE_Q8_0, strict, mapped);
         assert_int_equal(o.status, PD_OK);
         assert_int_equal(o.lowered, 1);
         assert_int_equal(strncmp(o.description, f32 ? "f32 (" : "bf16 (", f32 ? 5 : 6), 0);
         assert_true(o.error <= (f32 ? 1e-5 : 1e-2));
     }
     // f32 packs nothing.
-    o = lower_without_room(PD_COMPUTE_F32, GGML_TYPE_F16, true);
+    o = lower_without_room(PD_COMPUTE_F32, GGML_TYPE_F16, true, mapped);
     assert_int_equal(o.status, PD_OK);
     assert_int_equal(o.lowered, 1);
     assert_true(o.error <= 1e-5);
     assert_string_equal(o.warning, "");
+}
+
+static void no_room_for_packed_weights(void **state) {
+    (void)state;
+    expect_no_room(false);
+}
+
+static void no_room_beside_mapped_files(void **state) {
+    (void)state;
+    expect_no_room(true);
 }
 
 // The linker brings packing's calls of pd_aligned_alloc here (--wrap).
@@ -646,6 +657,7 @@ int main(void) {
         cmocka_unit_test(outer_products),
         cmocka_unit_test(sums_take_products_in_place),
         cmocka_unit_test(no_room_for_packed_weights),
+        cmocka_unit_test(no_room_beside_mapped_files),
         cmocka_unit_test(packing_runs_out_of_memory),
         cmocka_unit_test(no_kernel),
     };

@@ -79,6 +79,7 @@ static pd_status load(const pd_model_params *params, pd_model *model, pd_error *
     model->own_decode_kernels = params->compute != PD_COMPUTE_GGML && pd_onerow_available();
     const pd_lowering_params lowering = {.compute = params->compute,
                                          .strict = params->compute_strict,
+                                         .mapped_bytes = pd_weights_mapped_bytes(&model->weights),
                                          .log = params->log,
                                          .log_user = params->log_user};
     return pd_lowering_create(&lowering, &model->lowering, err);

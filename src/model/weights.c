@@ -285,3 +285,7 @@ void pd_weights_free(pd_weights *weights) {
     pd_gguf_close(&weights->vision_file);
     *weights = (pd_weights){0};
 }
+
+size_t pd_weights_mapped_bytes(const pd_weights *weights) {
+    return weights->text_file.file.size + weights->vision_file.file.size;
+}

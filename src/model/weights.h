@@ -66,3 +66,5 @@ typedef struct pd_weights {
 pd_status pd_weights_load(const char *model_path, const char *mmproj_path, ggml_backend_dev_t device,
                           pd_weights *weights, pd_error *err);
 void pd_weights_free(pd_weights *weights);
+// Bytes of the mapped files.
+size_t pd_weights_mapped_bytes(const pd_weights *weights);

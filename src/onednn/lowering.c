@@ -168,15 +168,17 @@ static bool wants_packing(const struct ggml_tensor *node, pd_number_kind kind) {
 
 // ---- packing -----------------------------------------------------------------------------------------------
 
-// Bytes that may still be packed: what is available, less what the machine keeps for everything else.
+// Bytes that may still be packed: what is available, less what the machine keeps for everything else. The
+// kernel counts the pages of mapped files as available, but every decoded token and every step of a training
+// read them again.
 static size_t memory_left(const pd_lowering *lowering) {
     if (lowering->params.most_packed_bytes > 0) {
         const size_t most = lowering->params.most_packed_bytes, used = lowering->store.bytes;
         return most > used ? most - used : 0;
     }
     const size_t available = pd_memory_available(), least = (size_t)512 << 20;
-    const size_t kept = available / 8 > least ? available / 8 : least;
-    return available > kept ? available - kept : 0;
+    const size_t kept = available / 8 > least ? available / 8 : least, mapped = lowering->params.mapped_bytes;
+    return available > kept && available - kept > mapped ? available - kept - mapped : 0;
 }
 
 // What a node that has no kernel comes to, with the store's mutex held. A model has many alike: one warning

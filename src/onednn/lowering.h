@@ -25,6 +25,7 @@ typedef struct pd_lowering_params {
     bool everything;          // products of any size, where else small ones stay with ggml (for tests)
     bool eight_bits;          // int8 in eight bits, also where sixteen would take their place (for tests)
     size_t most_packed_bytes; // 0: as much as the machine can spare
+    size_t mapped_bytes;      // of the files that the weights lie in: pages which packing must not drive out
     pd_log_callback log;
     void *log_user;
 } pd_lowering_params;

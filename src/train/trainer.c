@@ -190,6 +190,7 @@ static pd_status open_model(trainer *t, pd_error *err) {
     const pd_lowering_params lowering = {.floats = true,
                                          .compute = p->compute,
                                          .strict = p->compute_strict,
+                                         .mapped_bytes = pd_weights_mapped_bytes(&t->weights),
                                          .log = is_first(t) ? p->log : NULL,
                                          .log_user = p->log_user};
     PD_TRY(pd_lowering_create(&lowering, &t->lowering, err));
