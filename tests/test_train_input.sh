@@ -88,8 +88,8 @@ trains 'a mismatch' $base --data_path half.json --per_device_train_batch_size 1 
 [ "$(grep -c '"loss":null,.*"labels":0,' new/log.jsonl)" = 1 ] || fail 'a mismatch: expected no loss in one of two steps'
 grep -q 'samples cut off: 0, without labels: [1-9]' err || fail 'a mismatch: expected it to be counted'
 shown=$(echo $base | sed 's/ -q / /')
-"$pdrop" $shown --data_path mismatch.json --max_steps 1 -o new --overwrite_output_dir >out 2>err </dev/null ||
-    fail 'a mismatch, shown: expected success'
+"$pdrop" $shown --data_path mismatch.json --max_steps 1 -o new --overwrite_output_dir >out 2>err </dev/null &&
+    fail 'a mismatch, shown: expected an error'
 grep -q '^step 1/1  loss -  ETA ' err || fail 'a mismatch, shown: expected no loss'
 trains 'a longer context than the model has' $base --data_path data.json --model_max_length 100000 --max_steps 1
 grep -q "samples are cut off at the model's context of 2048" err || fail 'a longer context: expected a line'
@@ -198,6 +198,7 @@ into kept 1 'the template v0 is not one to train with' --max_steps 4 --overwrite
 into kept 2 'kept/model.gguf: the run begins with it and would write over it or remove it' --max_steps 4 --overwrite_output_dir \
     -m kept/model.gguf
 into kept 2 'kept/mmproj.gguf: the run begins with it' --max_steps 4 --overwrite_output_dir --vision_tower kept/mmproj.gguf
+into kept 2 'kept/log.jsonl: it is read; expected another file for the log of --output_dir' --max_steps 4 --data_path kept/log.jsonl
 into kept 2 'kept/checkpoint-4/model.gguf: the run begins with it' --max_steps 4 --overwrite_output_dir -m kept/checkpoint-4/model.gguf
 into kept 2 'kept/checkpoint-4: the checkpoint is of another run (seed 42, ' --max_steps 4 --resume --seed 7
 into kept 2 "kept/checkpoint-4: expected at most this run's 3 steps, found 4 done" --max_steps 3 --resume

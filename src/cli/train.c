@@ -179,9 +179,19 @@ static pd_status expect_given(const char *name, const char *value, pd_error *err
     return value ? PD_OK : pd_fail(err, PD_ERR_ARGUMENT, "%s is missing (see pdrop train --help)", name);
 }
 
+// The log is cut off where the run begins, whatever it holds.
+static pd_status expect_data_kept(pd_error *err) {
+    char *log = pd_path_join(params.output_dir, "log.jsonl");
+    if (!log) return pd_fail_memory(err, strlen(params.output_dir), "a path");
+    const pd_status status = pd_cli_expect_other("the log of --output_dir", log, params.data_path, err);
+    free(log);
+    return status;
+}
+
 static pd_status prepare(char **checkpoint, pd_train_log **log, pd_error *err) {
     PD_TRY(expect_given("--output_dir", params.output_dir, err));
     PD_TRY(expect_given("--data_path", params.data_path, err));
+    PD_TRY(expect_data_kept(err));
     PD_TRY(pd_export_type(flags.save_type, &params.save_type, err));
     PD_TRY(pd_ranks_agree(params.ranks, find_checkpoint(checkpoint, err), err));
     if (!params.from_scratch) PD_TRY(expect_given("--model_name_or_path", params.model_name_or_path, err));
