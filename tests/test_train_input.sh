@@ -183,7 +183,7 @@ into() {
 }
 
 : >file
-into file 1 'file: cannot open the output folder: Not a directory' --max_steps 1
+into file 1 'file: cannot make the output folder: Not a directory' --max_steps 1
 into file/below 1 'file/below: cannot make the output folder: Not a directory' --max_steps 1
 if [ -d /proc/self ]; then into /proc/pdrop 1 '/proc/pdrop: cannot make the output folder: ' --max_steps 1; fi
 "$pdrop" $base -o deep/er/kept --max_steps 4 --save_steps 2 >out 2>err </dev/null || fail 'a folder in folders: expected success'

@@ -22,7 +22,11 @@ static bool make_folders(char *path) {
         *at = '/';
         if (!made) return false;
     }
-    return mkdir(path, 0777) == 0 || errno == EEXIST;
+    struct stat info;
+    if (mkdir(path, 0777) == 0) return true;
+    if (errno != EEXIST || stat(path, &info) != 0) return false;
+    errno = ENOTDIR;
+    return S_ISDIR(info.st_mode);
 }
 
 pd_status pd_output_folder_make(const char *path, pd_error *err) {

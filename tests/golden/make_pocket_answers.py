@@ -26,9 +26,8 @@ import urllib.request
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "pocket")
 SEED, SIDE, EACH = 2026, 216, 4
-DIFFERENT = ("test-positions-000002", "test-existence-000002", "test-words-000000", "test-words-000001",
-             "test-numbers-000001", "test-documents-000001", "test-documents-000002", "test-emoji-000001",
-             "test-emoji-000003")
+DIFFERENT = ("test-words-000001", "test-words-000002", "test-numbers-000001", "test-numbers-000002",
+             "test-numbers-000003", "test-documents-000003", "test-charts-000002", "test-emoji-000003")
 SYSTEM = ("A chat between a curious user and an artificial intelligence assistant. "
           "The assistant gives helpful, detailed, and polite answers to the user's questions.")
 

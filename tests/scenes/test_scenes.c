@@ -600,8 +600,8 @@ static void wrong_use_is_said_in_one_line(void **state) {
     expect(2, "--mix", "--mix circus=1 --out bad", 0);
     expect(2, "--text-only", "--text-only 0.5 --kind captions --out bad", 0);
     expect(2, "--describe", "--describe 0.5 --kind eval --out bad", 0);
-    expect(1, "cannot make this folder", "--out nowhere/at/all", 0);
-    expect(1, "cannot make this folder", "--out err", 0);
+    expect(1, "err/below: cannot make the output folder", "--out err/below", 0);
+    expect(1, "err: cannot make the output folder", "--out err", 0);
     assert_false(exists("bad"));
     assert_int_equal(finish(start("--help", 0)), 0);
 }

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "canvas.h"
+#include "train/output_folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,13 +48,6 @@ static double now(void) {
 }
 
 // ---- files ------------------------------------------------------------------------------------------------
-
-static pd_status make_folder(const char *path, pd_error *err) {
-    if (mkdir(path, 0777) == 0) return PD_OK;
-    struct stat info;
-    if (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return PD_OK;
-    return pd_fail(err, PD_ERR_IO, "%s: cannot make this folder: %s", path, strerror(errno));
-}
 
 // A picture appears under its name when it is whole. All are forced to the disk at the end, before the JSON.
 static pd_status write_picture(const char *path, const uint8_t *bytes, size_t size, pd_error *err) {
@@ -129,17 +123,17 @@ static pd_status claim_folder(const pd_dataset_options *options, pd_error *err) 
 static pd_status make_folders(const pd_dataset_options *options, pd_error *err) {
     if (strlen(options->out) > 4000)
         return pd_fail(err, PD_ERR_ARGUMENT, "--out: expected a path of at most 4000 bytes");
-    PD_TRY(make_folder(options->out, err));
+    PD_TRY(pd_output_folder_make(options->out, err));
     PD_TRY(claim_folder(options, err));
     if (!options->images || options->samples.kind == PD_KIND_DEMO) return PD_OK;
     char path[4160];
     snprintf(path, sizeof path, "%s/images", options->out);
-    PD_TRY(make_folder(path, err));
+    PD_TRY(pd_output_folder_make(path, err));
     const int64_t first = options->samples.kind == PD_KIND_EVAL ? 0 : options->samples.first;
     const int64_t last = first + pd_n_samples(&options->samples) - 1;
     for (int64_t folder = first / 1000; folder <= last / 1000; folder++) {
         snprintf(path, sizeof path, "%s/images/%03" PRId64, options->out, folder);
-        PD_TRY(make_folder(path, err));
+        PD_TRY(pd_output_folder_make(path, err));
     }
     return PD_OK;
 }
