@@ -341,8 +341,8 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, st
         wants_packing(node, kind) ? pd_store_find(&lowering->store, node->src[0], kind) : NULL;
     if (!packed && pd_number_is_integer(kind)) kind = lowering->choice.changing; // which needs no packing
     pd_product *product;
-    const pd_status status =
-        pd_product_create(lowering->cache, node, kind, packed, sum != NULL, &product, err);
+    const pd_status status = pd_product_create(lowering->cache, node, kind, packed, sum != NULL,
+                                               lowered->n_threads, &product, err);
     if (status == PD_ERR_UNSUPPORTED) return do_without(lowering, LACKING_PRODUCT, err);
     PD_TRY(status);
     step *s = add_step(lowered);

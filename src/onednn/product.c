@@ -12,6 +12,8 @@ enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
 enum { ALIASING_BYTES = 2048, LEAST_COPIED_FOR = 64, COPIED_CHUNK_ROWS = 256 };
 // Where a panel is so few weights that calling oneDNN counts beside multiplying.
 enum { SMALL_PANEL = 1 << 17, SMALL_PANEL_CHUNK_ROWS = 256 };
+// What a task costs beside its rows, in rows; and the per cent of time that another cut must save.
+enum { TASK_ROWS = 4, WORTHWHILE = 2 };
 
 struct pd_product {
     pd_number_kind kind;
@@ -38,24 +40,47 @@ static int64_t ceiling(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// Chunks of about `longest` rows, alike but for the last, in sizes that prompts of many lengths share, or
-// that the int16 kernel fills.
-static void cut_rows(pd_product *p, int64_t longest) {
-    const int64_t n = ceiling(p->m, longest);
+// Tasks of a panel: a converted one serves all its chunks in one.
+static int64_t chunk_tasks(const pd_product *p) {
+    return p->converts && !p->copies ? 1 : p->n_chunks;
+}
+
+static void cut_into(pd_product *p, int64_t n) {
     const int64_t grain = p->kind == PD_NUMBER_INT16 ? PD_INT16_ROWS : CHUNK_GRAIN;
     p->chunk = ceiling(ceiling(p->m, n), grain) * grain;
     if (p->chunk > p->m) p->chunk = p->m;
     p->n_chunks = ceiling(p->m, p->chunk);
+    p->tasks_per_batch = p->n_panels * chunk_tasks(p);
+    p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;
+}
+
+// How long it takes, in rows of a panel, when all threads take as many tasks or one more.
+static int64_t rows_in_turn(const pd_product *p, int32_t n_threads) {
+    return ceiling(p->n_tasks, n_threads) * (p->chunk + TASK_ROWS);
+}
+
+// Chunks of about `longest` rows, alike but for the last, in sizes that prompts of many lengths share, or
+// that the int16 kernel fills. Of a product of few tasks the last ones leave threads idle: other sizes, up to
+// half as long again, or half, may share out better.
+static void cut_rows(pd_product *p, int64_t longest, int32_t n_threads) {
+    const int64_t n = ceiling(p->m, longest);
+    int64_t best = n;
+    cut_into(p, n);
+    if (p->converts && !p->copies) return;
+    int64_t least = rows_in_turn(p, n_threads) * (100 - WORTHWHILE) / 100;
+    for (int64_t other = ceiling(p->m, longest + longest / 2); other <= 2 * n; other++) {
+        cut_into(p, other);
+        const int64_t rows = rows_in_turn(p, n_threads);
+        if (rows >= least) continue;
+        least = rows;
+        best = other;
+    }
+    cut_into(p, best);
 }
 
 static int64_t chunk_rows(const pd_product *p, int64_t chunk) {
     const int64_t left = p->m - chunk * p->chunk;
     return left < p->chunk ? left : p->chunk;
-}
-
-// Tasks of a panel: a converted one serves all its chunks in one.
-static int64_t chunk_tasks(const pd_product *p) {
-    return p->converts && !p->copies ? 1 : p->n_chunks;
 }
 
 static void read_geometry(pd_product *p, const struct ggml_tensor *node) {
@@ -140,7 +165,8 @@ static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggm
 }
 
 pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node, pd_number_kind kind,
-                            const pd_packed *packed, bool accumulate, pd_product **out, pd_error *err) {
+                            const pd_packed *packed, bool accumulate, int32_t n_threads, pd_product **out,
+                            pd_error *err) {
     *out = NULL;
     pd_product *p = calloc(1, sizeof *p);
     if (!p) return pd_fail_memory(err, sizeof *p, "a lowered product");
@@ -153,9 +179,7 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     int64_t longest = p->copies ? COPIED_CHUNK_ROWS : p->converts ? LONG_CHUNK_ROWS : PD_CHUNK_ROWS;
     if (!p->outer && pd_panel_columns(p->n, 0) * p->k <= SMALL_PANEL && longest < SMALL_PANEL_CHUNK_ROWS)
         longest = SMALL_PANEL_CHUNK_ROWS;
-    cut_rows(p, longest);
-    p->tasks_per_batch = p->n_panels * chunk_tasks(p);
-    p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;
+    cut_rows(p, longest, n_threads);
     const pd_status status = p->n_tasks > INT32_MAX / 2
                                  ? pd_fail(err, PD_ERR_UNSUPPORTED,
                                            "%lld products of %lld × %lld by %lld × %lld numbers: too many",

@@ -11,9 +11,11 @@ typedef struct pd_product pd_product;
 
 // node: MUL_MAT or OUT_PROD, not yet rewritten. packed: its weights; NULL: they are converted (or, in the
 // product's own type, read) as they stand, which is all that changing ones allow; kind is then f32 or bf16.
-// `accumulate` adds to the destination, for products of floats. It holds its primitives until freed.
+// `accumulate` adds to the destination, for products of floats. It holds its primitives until freed. Tasks
+// are cut for so many threads, but any number may compute them.
 pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node, pd_number_kind kind,
-                            const pd_packed *packed, bool accumulate, pd_product **product, pd_error *err);
+                            const pd_packed *packed, bool accumulate, int32_t n_threads, pd_product **product,
+                            pd_error *err);
 void pd_product_free(pd_gemm_cache *cache, pd_product *product);
 
 // What the activations must be converted to; NULL: they are read as they are.
