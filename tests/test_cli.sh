@@ -379,8 +379,9 @@ succeeds synth tiny-next -q # of a longer context
 pid=$!
 wait_for test -s out
 interrupt 'decoding' 20
-# Prefill shows nothing before it ends: it is met as soon as the signal is waited for (SIGINT's bit of those caught).
-catches() { grep -q '^SigCgt:.*[2367abef]$' /proc/$pid/status; }
+# Prefill shows nothing before it ends: it is met as soon as the signal is waited for (SIGINT's bit of those caught; of
+# the program's, for the shell that becomes it catches some, too).
+catches() { [ "$(cat /proc/$pid/comm)" = "${pdrop##*/}" ] && grep -q '^SigCgt:.*[2367abef]$' /proc/$pid/status; }
 head -c 6500 long_prompt >prompt
 "$pdrop" run -m tiny-next.gguf -t 1 --attn eager --ignore-eos -p "$(cat prompt)" >out 2>err </dev/null &
 pid=$!

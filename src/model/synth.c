@@ -443,9 +443,14 @@ static pd_status describe_mmproj(synth *s, const pd_synth_params *params, pd_err
 
 // ------------------------------------------------------------------------------------------------------------
 
+// To be freed whatever is returned.
+static pd_status describe(synth *s, const pd_synth_params *params, bool mmproj, pd_error *err) {
+    return mmproj ? describe_mmproj(s, params, err) : describe_model(s, params, err);
+}
+
 static pd_status synth_file(const pd_synth_params *params, bool mmproj, const char *path, pd_error *err) {
     synth s;
-    pd_status status = mmproj ? describe_mmproj(&s, params, err) : describe_model(&s, params, err);
+    pd_status status = describe(&s, params, mmproj, err);
     if (status == PD_OK) status = write_file(&s, path, err);
     synth_free(&s);
     return status;
@@ -478,7 +483,7 @@ pd_status pd_synth_would_be(const pd_synth_params *params, bool mmproj, const ch
                             pd_error *err) {
     synth s;
     *same = false;
-    pd_status status = mmproj ? describe_mmproj(&s, params, err) : describe_model(&s, params, err);
+    pd_status status = describe(&s, params, mmproj, err);
     if (status == PD_OK) status = compare_header(&s, path, same, err);
     synth_free(&s);
     return status;

@@ -48,6 +48,7 @@ typedef struct {
     bool has_weights;
     pd_parameters parameters;
     pd_tokenizer *tokenizer;
+    const pd_conversation *conversation; // not owned
     pd_preprocess_params preprocess;
     pd_dataset *dataset;
     pd_sampler sampler;
@@ -86,7 +87,6 @@ static bool is_first(const trainer *t) {
 // ---- set-up ------------------------------------------------------------------------------------------------
 
 static pd_status check(const pd_train_params *p, pd_error *err) {
-    const pd_conversation *conversation = NULL;
     if (!(p->model_name_or_path || p->from_scratch) || !p->data_path || !p->output_dir)
         return pd_fail(err, PD_ERR_ARGUMENT, "expected a model, data and an output folder to train");
     if (p->from_scratch && (p->model_name_or_path || p->vision_tower))
@@ -110,8 +110,7 @@ static pd_status check(const pd_train_params *p, pd_error *err) {
     if (p->max_steps <= 0 && !(p->num_train_epochs > 0.0 && p->num_train_epochs < 1e6))
         return pd_fail(err, PD_ERR_ARGUMENT, "num_train_epochs: expected more than 0, found %g",
                        p->num_train_epochs);
-    PD_TRY(pd_layout_check_policy(&p->policy, err));
-    return pd_conversation_find(p->version, &conversation, err);
+    return pd_layout_check_policy(&p->policy, err);
 }
 
 static pd_trainable trainable(const pd_train_params *p) {
@@ -144,10 +143,9 @@ static int32_t threads(const trainer *t) {
 // The trained pair is written beside the checkpoints, and those come and go: the run begins with neither,
 // for --resume needs what it began with.
 static pd_status expect_another(const char *input, const char *output_dir, const char *name, pd_error *err) {
-    bool same = false;
     char *path = pd_path_join(output_dir, name);
     if (!path) return pd_fail_memory(err, strlen(output_dir), "a path");
-    same = pd_same_file(input, path);
+    bool same = pd_same_file(input, path);
     free(path);
     if (!same) PD_TRY(pd_checkpoint_holds(output_dir, name, input, &same, err));
     return same ? pd_fail(err, PD_ERR_ARGUMENT,
@@ -306,8 +304,6 @@ static pd_status check_pictures(trainer *t, pd_error *err) {
 
 static pd_status open_loader(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
-    const pd_conversation *conversation = NULL;
-    PD_TRY(pd_conversation_find(p->version, &conversation, err));
     PD_TRY(check_pictures(t, err));
     int64_t position = 0;
     int32_t count = 0;
@@ -318,7 +314,7 @@ static pd_status open_loader(trainer *t, pd_error *err) {
                                                 .image_folder = p->image_folder,
                                                 .preprocess = t->weights.has_vision ? &t->preprocess : NULL,
                                                 .labels = {.tokenizer = t->tokenizer,
-                                                           .conversation = conversation,
+                                                           .conversation = t->conversation,
                                                            .legacy = p->legacy_tokenizer,
                                                            .model_max_length = max_length(t)}},
                                      .sampler = t->sampler,
@@ -366,6 +362,7 @@ static pd_status make_output(trainer *t, pd_error *err) {
 static pd_status prepare(trainer *t, pd_error *err) {
     const pd_train_params *p = t->params;
     PD_TRY(check(p, err));
+    PD_TRY(pd_conversation_find(p->version, &t->conversation, err));
     PD_TRY(make_output(t, err));
     PD_TRY(open_data(t, err));
     return p->from_scratch && is_first(t)
