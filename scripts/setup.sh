@@ -223,12 +223,13 @@ new_sources() {
 }
 
 # Debian 12 goes on preferring its own packages, but for the C library and what must match it: all packages
-# of those sources move together, also the ones installed later (libc6-dbg, locales).
+# of those sources move together, also the ones installed later (libc6-dbg, locales). Debian 13's libc6-dev
+# breaks the older libdpkg-perl, which dpkg-dev and build-essential need.
 new_preferences() {
     echo "# Written by PyramidDrop's scripts/setup.sh, with $sources."
     for suite in trixie trixie-security; do
         printf 'Package: *\nPin: release n=%s\nPin-Priority: 100\n\n' $suite
-        printf 'Package: src:glibc src:base-files\nPin: release n=%s\nPin-Priority: 990\n\n' $suite
+        printf 'Package: src:glibc src:base-files dpkg-dev libdpkg-perl\nPin: release n=%s\nPin-Priority: 990\n\n' $suite
     done
 }
 
@@ -263,8 +264,8 @@ explain_sources() {
     case $base in
     bookworm)
         say 'Debian 12 has no ggml, no yyjson and an old oneDNN. Debian 13 and its backports become apt sources of low priority'
-        say "($sources, $preferences): with them the C libraries"
-        say "and base-files move to Debian 13's versions; everything else, the compiler too, stays Debian 12's."
+        say "($sources, $preferences): with them the C libraries,"
+        say "base-files and dpkg-dev move to Debian 13's versions; everything else, the compiler too, stays Debian 12's."
         ;;
     trixie) say "ggml comes from trixie-backports, which becomes an apt source ($sources)." ;;
     esac
