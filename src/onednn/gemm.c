@@ -15,9 +15,9 @@ struct pd_gemm {
     dnnl_primitive_t primitive;
     dnnl_memory_desc_t source, weights, destination, scratchpad;
     dnnl_engine_t engine;
-    // oneDNN errs on a single column with a stride (seen with 3.7's kernels for AVX2 and AVX-512): it is
-    // given one without, in the scratch memory.
-    bool is_column;
+    // oneDNN errs on a single column with a stride (seen with 3.7's kernels for AVX2 and AVX-512), and on a
+    // single row of distant numbers (3.7's for bf16): it is given such without, in the scratch memory.
+    bool is_column, is_row;
     uint64_t id; // never given twice in a cache
     int64_t users;
     uint64_t last_used;
@@ -133,7 +133,9 @@ static dnnl_status_t make_attributes(bool accumulate, dnnl_primitive_attr_t *att
 
 static dnnl_status_t describe_matrices(pd_gemm *gemm) {
     const pd_gemm_shape *s = &gemm->shape;
-    const dnnl_dims_t source = {s->m, s->k}, source_strides = {s->source_stride_m, s->source_stride_k};
+    const dnnl_dims_t source = {s->m, s->k},
+                      source_strides = {gemm->is_row ? s->k : s->source_stride_m,
+                                        gemm->is_row ? 1 : s->source_stride_k};
     const dnnl_dims_t weights = {s->k, s->n}, weights_strides = {s->weights_stride_k, s->weights_stride_n};
     const dnnl_dims_t destination = {s->m, s->n},
                       destination_strides = {gemm->is_column ? 1 : s->destination_stride_m, 1};
@@ -245,6 +247,7 @@ static pd_status get_locked(pd_gemm_cache *cache, const pd_gemm_shape *shape, co
     *gemm = (pd_gemm){.shape = *shape,
                       .engine = cache->engine,
                       .is_column = shape->n == 1 && shape->destination_stride_m != 1,
+                      .is_row = shape->m == 1 && shape->source_stride_k != 1,
                       .id = cache->clock,
                       .users = 1,
                       .last_used = cache->clock};
@@ -278,13 +281,22 @@ void pd_gemm_release(pd_gemm_cache *cache, const pd_gemm *gemm) {
     pthread_mutex_unlock(&cache->mutex);
 }
 
-// Where the column without a stride is in a worker's scratch memory.
+static size_t whole_lines(size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
+// Where the column without a stride is in a worker's scratch memory, and the row.
 static size_t column_at(const pd_gemm *gemm) {
-    return (dnnl_memory_desc_get_size(gemm->scratchpad) + 63) / 64 * 64;
+    return whole_lines(dnnl_memory_desc_get_size(gemm->scratchpad));
+}
+
+static size_t row_at(const pd_gemm *gemm) {
+    return column_at(gemm) + (gemm->is_column ? whole_lines((size_t)gemm->shape.m * sizeof(float)) : 0);
 }
 
 size_t pd_gemm_scratch_bytes(const pd_gemm *gemm) {
-    return column_at(gemm) + (gemm->is_column ? (size_t)gemm->shape.m * sizeof(float) : 0);
+    return row_at(gemm) +
+           (gemm->is_row ? (size_t)gemm->shape.k * dnnl_data_type_size(gemm->shape.source) : 0);
 }
 
 size_t pd_gemm_packed_bytes(const pd_gemm *gemm) {
@@ -338,23 +350,32 @@ static void run(const pd_gemm *gemm, pd_worker *worker, const void *source, cons
     if (status != dnnl_success) worker->failed = status;
 }
 
-// Both kinds of results, f32 and s32, are numbers of four bytes.
-static void copy_column(const char *from, size_t from_stride, char *to, size_t to_stride, int64_t rows) {
-    for (size_t i = 0; i < (size_t)rows; i++)
-        memcpy(to + i * to_stride, from + i * from_stride, sizeof(float));
+// `n` numbers of `number` bytes each.
+static void copy_numbers(const char *from, size_t from_stride, char *to, size_t to_stride, size_t number,
+                         int64_t n) {
+    for (size_t i = 0; i < (size_t)n; i++)
+        memcpy(to + i * to_stride, from + i * from_stride, number);
 }
 
 void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, const void *weights,
                  void *destination) {
+    const pd_gemm_shape *s = &gemm->shape;
+    if (gemm->is_row) {
+        const size_t number = dnnl_data_type_size(s->source);
+        char *row = (char *)worker->scratch + row_at(gemm);
+        copy_numbers(source, (size_t)s->source_stride_k * number, row, number, number, s->k);
+        source = row;
+    }
     if (!gemm->is_column) {
         run(gemm, worker, source, weights, destination);
         return;
     }
+    // Both kinds of results, f32 and s32, are numbers of four bytes.
+    const size_t number = sizeof(float), stride = (size_t)s->destination_stride_m * number;
     char *column = (char *)worker->scratch + column_at(gemm);
-    const size_t stride = (size_t)gemm->shape.destination_stride_m * sizeof(float);
-    if (gemm->shape.accumulate) copy_column(destination, stride, column, sizeof(float), gemm->shape.m);
+    if (s->accumulate) copy_numbers(destination, stride, column, number, number, s->m);
     run(gemm, worker, source, weights, column);
-    copy_column(column, sizeof(float), destination, stride, gemm->shape.m);
+    copy_numbers(column, number, destination, stride, number, s->m);
 }
 
 void pd_gemm_pack(const pd_gemm *gemm, pd_worker *worker, const void *weights, int64_t stride_k,
