@@ -15,8 +15,8 @@ void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, 
     plan->n_batches = source->ne[2] * source->ne[3];
     const int64_t aligned = ALIGNMENT / (int64_t)pd_number_bytes(kind);
     plan->stride = (plan->inner + aligned - 1) / aligned * aligned;
-    // The int16 kernel reads rows side by side, which must not all fall into the same lines of a cache.
-    if (kind == PD_NUMBER_INT16 && plan->stride / aligned % 2 == 0) plan->stride += aligned;
+    // Kernels read rows side by side, which must not all fall into the same lines of a cache.
+    if (plan->stride / aligned % 2 == 0) plan->stride += aligned;
     plan->group = group > 0 && group < plan->inner ? group : plan->inner;
     plan->n_groups = pd_number_is_integer(kind) ? (plan->inner + plan->group - 1) / plan->group : 0;
 }

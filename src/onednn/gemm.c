@@ -1,5 +1,7 @@
 #include "onednn/gemm.h"
 
+#include "onednn/amx.h"
+
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,6 +20,7 @@ struct pd_gemm {
     // oneDNN errs on a single column with a stride (seen with 3.7's kernels for AVX2 and AVX-512), and on a
     // single row of distant numbers (3.7's for bf16): it is given such without, in the scratch memory.
     bool is_column, is_row;
+    bool tiles;  // amx.h's kernels in place of a primitive
     uint64_t id; // never given twice in a cache
     int64_t users;
     uint64_t last_used;
@@ -169,7 +172,22 @@ static bool is_plain(const char *name) {
 #endif
 }
 
+static pd_number_kind kind_of(const pd_gemm_shape *shape) {
+    return shape->source == dnnl_f32    ? PD_NUMBER_F32
+           : shape->source == dnnl_bf16 ? PD_NUMBER_BF16
+                                        : PD_NUMBER_INT8;
+}
+
+// Only packed weights have amx.h's layout.
+static bool takes_tiles(const pd_gemm_shape *shape) {
+    if (shape->packed_like) return shape->packed_like->tiles;
+    return shape->weights_stride_k == 0 && shape->weights_stride_n == 0 && shape->source_stride_k == 1 &&
+           pd_amx_multiplies(kind_of(shape), shape->k);
+}
+
 static dnnl_status_t gemm_init(pd_gemm *gemm) {
+    gemm->tiles = takes_tiles(&gemm->shape);
+    if (gemm->tiles) return dnnl_success;
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_primitive_desc_t description = NULL;
     dnnl_status_t status = describe_matrices(gemm);
@@ -295,11 +313,13 @@ static size_t row_at(const pd_gemm *gemm) {
 }
 
 size_t pd_gemm_scratch_bytes(const pd_gemm *gemm) {
+    if (gemm->tiles) return pd_amx_sums_bytes(gemm->shape.m, gemm->shape.n);
     return row_at(gemm) +
            (gemm->is_row ? (size_t)gemm->shape.k * dnnl_data_type_size(gemm->shape.source) : 0);
 }
 
 size_t pd_gemm_packed_bytes(const pd_gemm *gemm) {
+    if (gemm->tiles) return pd_amx_packed_bytes(kind_of(&gemm->shape), gemm->shape.n, gemm->shape.k);
     return dnnl_memory_desc_get_size(gemm->weights);
 }
 
@@ -350,6 +370,24 @@ static void run(const pd_gemm *gemm, pd_worker *worker, const void *source, cons
     if (status != dnnl_success) worker->failed = status;
 }
 
+static void run_tiles(const pd_gemm *gemm, const pd_worker *worker, const void *source, const void *weights,
+                      void *destination) {
+    const pd_gemm_shape *s = &gemm->shape;
+    pd_amx_multiply(&(pd_amx_product){
+        .kind = kind_of(s),
+        .rows = s->m,
+        .columns = s->n,
+        .k = s->k,
+        .source = source,
+        .source_stride = (size_t)s->source_stride_m * dnnl_data_type_size(s->source),
+        .weights = weights,
+        .destination = destination,
+        .destination_stride = (size_t)s->destination_stride_m * sizeof(float),
+        .accumulate = s->accumulate,
+        .sums = worker->scratch,
+    });
+}
+
 // `n` numbers of `number` bytes each.
 static void copy_numbers(const char *from, size_t from_stride, char *to, size_t to_stride, size_t number,
                          int64_t n) {
@@ -360,6 +398,10 @@ static void copy_numbers(const char *from, size_t from_stride, char *to, size_t 
 void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, const void *weights,
                  void *destination) {
     const pd_gemm_shape *s = &gemm->shape;
+    if (gemm->tiles) {
+        run_tiles(gemm, worker, source, weights, destination);
+        return;
+    }
     if (gemm->is_row) {
         const size_t number = dnnl_data_type_size(s->source);
         char *row = (char *)worker->scratch + row_at(gemm);
@@ -380,6 +422,10 @@ void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, con
 
 void pd_gemm_pack(const pd_gemm *gemm, pd_worker *worker, const void *weights, int64_t stride_k,
                   int64_t stride_n, void *packed) {
+    if (gemm->tiles) {
+        pd_amx_pack(kind_of(&gemm->shape), gemm->shape.n, gemm->shape.k, weights, stride_k, stride_n, packed);
+        return;
+    }
     const dnnl_dims_t dims = {gemm->shape.k, gemm->shape.n}, strides = {stride_k, stride_n};
     dnnl_memory_desc_t plain = NULL;
     dnnl_primitive_desc_t description = NULL;

@@ -1,0 +1,312 @@
+#include "onednn/amx.h"
+
+#include "onednn/clones.h"
+
+enum {
+    TILE = 16,       // rows of a tile; columns of a tile of sums
+    STEP_BYTES = 64, // of a row: 32 numbers of bf16, 64 of eight bits
+    TILE_BYTES = TILE * STEP_BYTES,
+    BLOCK = 2 * TILE, // rows and columns of the sums in registers: four tiles
+    BLOCK_BYTES = BLOCK * BLOCK * (int)sizeof(float),
+    // Steps of a slice of the inner dimension: 32 columns' weights and 32 rows of the source are 32 KiB, which the
+    // first-level cache holds.
+    SLICE_STEPS = 8,
+};
+
+static int64_t n_blocks(int64_t n) {
+    return (n + BLOCK - 1) / BLOCK;
+}
+
+static int64_t n_steps(pd_number_kind kind, int64_t k) {
+    return k * (int64_t)pd_number_bytes(kind) / STEP_BYTES;
+}
+
+size_t pd_amx_sums_bytes(int64_t rows, int64_t columns) {
+    return (size_t)(n_blocks(rows) * n_blocks(columns)) * BLOCK_BYTES;
+}
+
+// ---- layout ------------------------------------------------------------------------------------------------
+
+// Weights lie in the order they are read: slice by slice, of a slice in strips of 32 columns, of a strip step
+// by step two tiles. A tile's row holds, for each of 16 columns, the two or four numbers of four bytes that
+// follow each other in the inner dimension.
+static size_t tiles_at(int64_t steps, int64_t n_strips, int64_t strip, int64_t step) {
+    const int64_t first = step / SLICE_STEPS * SLICE_STEPS, left = steps - first;
+    const int64_t count = left < SLICE_STEPS ? left : SLICE_STEPS;
+    return (size_t)(first * n_strips + strip * count + step - first) * 2 * TILE_BYTES;
+}
+
+size_t pd_amx_packed_bytes(pd_number_kind kind, int64_t n, int64_t k) {
+    return (size_t)(n_blocks(n) * n_steps(kind, k)) * 2 * TILE_BYTES;
+}
+
+// One tile from weights whose columns lie together: four bytes of each at once.
+static void pack_columns(const char *from, size_t column_bytes, int64_t columns, char *tile) {
+    for (size_t row = 0; row < TILE; row++) {
+        for (size_t j = 0; j < (size_t)columns; j++)
+            memcpy(tile + row * STEP_BYTES + j * 4, from + j * column_bytes + row * 4, 4);
+    }
+}
+
+// One of bf16 whose rows lie together.
+PD_CLONES
+static void pack_rows(const uint16_t *restrict from, size_t row_numbers, int64_t columns,
+                      uint16_t *restrict tile) {
+    for (size_t row = 0; row < TILE; row++) {
+        const uint16_t *even = from + 2 * row * row_numbers, *odd = even + row_numbers;
+        for (size_t j = 0; j < (size_t)columns; j++) {
+            tile[row * BLOCK + 2 * j] = even[j];
+            tile[row * BLOCK + 2 * j + 1] = odd[j];
+        }
+    }
+}
+
+void pd_amx_pack(pd_number_kind kind, int64_t n, int64_t k, const void *weights, int64_t stride_k,
+                 int64_t stride_n, void *packed) {
+    const size_t number = pd_number_bytes(kind);
+    const int64_t steps = n_steps(kind, k), step_numbers = STEP_BYTES / (int64_t)number;
+    for (int64_t column = 0; column < n_blocks(n) * BLOCK; column += TILE) {
+        const int64_t columns = n - column < TILE ? n - column : TILE;
+        for (int64_t step = 0; step < steps; step++) {
+            char *tile = (char *)packed + tiles_at(steps, n_blocks(n), column / BLOCK, step) +
+                         (size_t)(column % BLOCK / TILE) * TILE_BYTES;
+            const char *from =
+                (const char *)weights + (size_t)(step * step_numbers * stride_k + column * stride_n) * number;
+            if (columns < TILE) memset(tile, 0, TILE_BYTES);
+            if (columns <= 0) continue;
+            if (stride_k == 1) {
+                pack_columns(from, (size_t)stride_n * number, columns, tile);
+            } else {
+                pack_rows((const uint16_t *)from, (size_t)stride_k, columns, (uint16_t *)tile);
+            }
+        }
+    }
+}
+
+// The tiles are x86's, and their permission Linux's; the intrinsics came with GCC 11 and Clang 12.
+#if defined(__x86_64__) && defined(__linux__) &&                                                             \
+    (defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) && __GNUC__ >= 11)
+
+#include <immintrin.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// ---- permission --------------------------------------------------------------------------------------------
+
+// Linux gives a process the tiles' state, which is large, when it asks (Documentation/arch/x86/xstate.rst).
+static bool ask_for_tiles(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+static bool is_available(void) {
+    static atomic_int answer; // 0: not asked yet
+    if (atomic_load(&answer) == 0) {
+        // oneDNN has looked at the CPU, and heard what the user wants of it (ONEDNN_MAX_CPU_ISA).
+        const unsigned amx = (unsigned)dnnl_cpu_isa_avx512_core_amx;
+        const bool has = ((unsigned)dnnl_get_effective_cpu_isa() & amx) == amx;
+        atomic_store(&answer, has && ask_for_tiles() ? 1 : -1);
+    }
+    return atomic_load(&answer) > 0;
+}
+
+bool pd_amx_multiplies(pd_number_kind kind, int64_t k) {
+    return (kind == PD_NUMBER_BF16 || kind == PD_NUMBER_INT8) &&
+           (size_t)k * pd_number_bytes(kind) % STEP_BYTES == 0 && is_available();
+}
+
+// ---- a block -----------------------------------------------------------------------------------------------
+
+#define TILES __attribute__((target("amx-tile,amx-int8,amx-bf16")))
+// The intrinsics do not tell the compiler what memory they read.
+#define MEMORY_IS_READ() __asm__ volatile("" : : : "memory")
+
+// What LDTILECFG reads.
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes_per_row[16];
+    uint8_t rows[16];
+} tile_configuration;
+
+// Tiles 0 to 3 are the sums of a block of up to 32 rows, 4 and 5 its source, 6 and 7 weights.
+TILES static void configure(int64_t rows) {
+    const uint8_t upper = (uint8_t)(rows < TILE ? rows : TILE), lower = (uint8_t)(rows - upper);
+    const uint8_t rows_of[8] = {upper, upper, lower, lower, upper, lower, TILE, TILE};
+    tile_configuration c = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        c.rows[i] = rows_of[i];
+        c.bytes_per_row[i] = rows_of[i] > 0 ? STEP_BYTES : 0;
+    }
+    MEMORY_IS_READ();
+    _tile_loadconfig(&c);
+}
+
+// A slice of a block: to = from + source · weights. A block of sums has its four tiles one after another where
+// `tiled`, rows a stride apart otherwise.
+typedef struct {
+    const char *source, *weights;
+    size_t source_stride;
+    int64_t steps;
+    const char *from; // NULL: zeros
+    char *to;
+    size_t from_stride, to_stride; // bytes; 0: tiled
+    // What the second-level cache is told to fetch meanwhile, so many lines a step.
+    const char *next_weights;
+    int64_t next_lines;
+} slice;
+
+static inline size_t row_stride(size_t stride) {
+    return stride > 0 ? stride : STEP_BYTES;
+}
+// Where tile `i` of a block of sums is.
+static inline size_t tile_at(size_t stride, size_t i) {
+    return stride > 0 ? i / 2 * TILE * stride + i % 2 * STEP_BYTES : i * TILE_BYTES;
+}
+
+static inline void fetch_next(const slice *s, int64_t step) {
+    for (int64_t i = 0; i < s->next_lines; i++)
+        _mm_prefetch(s->next_weights + (step * s->next_lines + i) * STEP_BYTES, _MM_HINT_T1);
+}
+
+// The kernels differ by the instruction MULTIPLY: of blocks of more than 16 rows, and of fewer.
+#define DEFINE_KERNELS(name, MULTIPLY)                                                                       \
+    TILES static void name##_tall(const slice *s) {                                                          \
+        const char *upper = s->source, *lower = upper + TILE * s->source_stride, *weights = s->weights;      \
+        const size_t stride = s->source_stride;                                                              \
+        MEMORY_IS_READ();                                                                                    \
+        if (s->from) {                                                                                       \
+            _tile_loadd(0, s->from, row_stride(s->from_stride));                                             \
+            _tile_loadd(1, s->from + tile_at(s->from_stride, 1), row_stride(s->from_stride));                \
+            _tile_loadd(2, s->from + tile_at(s->from_stride, 2), row_stride(s->from_stride));                \
+            _tile_loadd(3, s->from + tile_at(s->from_stride, 3), row_stride(s->from_stride));                \
+        } else {                                                                                             \
+            _tile_zero(0);                                                                                   \
+            _tile_zero(1);                                                                                   \
+            _tile_zero(2);                                                                                   \
+            _tile_zero(3);                                                                                   \
+        }                                                                                                    \
+        for (int64_t i = 0; i < s->steps; i++) {                                                             \
+            fetch_next(s, i);                                                                                \
+            _tile_loadd(4, upper + i * STEP_BYTES, stride);                                                  \
+            _tile_loadd(6, weights + 2 * i * TILE_BYTES, STEP_BYTES);                                        \
+            MULTIPLY(0, 4, 6);                                                                               \
+            _tile_loadd(7, weights + (2 * i + 1) * TILE_BYTES, STEP_BYTES);                                  \
+            MULTIPLY(1, 4, 7);                                                                               \
+            _tile_loadd(5, lower + i * STEP_BYTES, stride);                                                  \
+            MULTIPLY(2, 5, 6);                                                                               \
+            MULTIPLY(3, 5, 7);                                                                               \
+        }                                                                                                    \
+        _tile_stored(0, s->to, row_stride(s->to_stride));                                                    \
+        _tile_stored(1, s->to + tile_at(s->to_stride, 1), row_stride(s->to_stride));                         \
+        _tile_stored(2, s->to + tile_at(s->to_stride, 2), row_stride(s->to_stride));                         \
+        _tile_stored(3, s->to + tile_at(s->to_stride, 3), row_stride(s->to_stride));                         \
+    }                                                                                                        \
+    TILES static void name##_flat(const slice *s) {                                                          \
+        MEMORY_IS_READ();                                                                                    \
+        if (s->from) {                                                                                       \
+            _tile_loadd(0, s->from, row_stride(s->from_stride));                                             \
+            _tile_loadd(1, s->from + tile_at(s->from_stride, 1), row_stride(s->from_stride));                \
+        } else {                                                                                             \
+            _tile_zero(0);                                                                                   \
+            _tile_zero(1);                                                                                   \
+        }                                                                                                    \
+        for (int64_t i = 0; i < s->steps; i++) {                                                             \
+            _tile_loadd(4, s->source + i * STEP_BYTES, s->source_stride);                                    \
+            _tile_loadd(6, s->weights + 2 * i * TILE_BYTES, STEP_BYTES);                                     \
+            MULTIPLY(0, 4, 6);                                                                               \
+            _tile_loadd(7, s->weights + (2 * i + 1) * TILE_BYTES, STEP_BYTES);                               \
+            MULTIPLY(1, 4, 7);                                                                               \
+        }                                                                                                    \
+        _tile_stored(0, s->to, row_stride(s->to_stride));                                                    \
+        _tile_stored(1, s->to + tile_at(s->to_stride, 1), row_stride(s->to_stride));                         \
+    }
+
+DEFINE_KERNELS(multiply_bf16, _tile_dpbf16ps)
+DEFINE_KERNELS(multiply_int8, _tile_dpbusd)
+
+typedef void kernel(const slice *s);
+
+// ---- a product ---------------------------------------------------------------------------------------------
+
+static void copy_rows(char *to, size_t to_stride, const char *from, size_t from_stride, int64_t rows,
+                      int64_t columns) {
+    for (size_t i = 0; i < (size_t)rows; i++)
+        memcpy(to + i * to_stride, from + i * from_stride, (size_t)columns * sizeof(float));
+}
+
+// One slice of all blocks of rows begin … end, which are `rows` each.
+static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, int64_t begin, int64_t end,
+                      int64_t rows) {
+    const int64_t steps = n_steps(p->kind, p->k), left = steps - first;
+    const int64_t count = left < SLICE_STEPS ? left : SLICE_STEPS;
+    const bool is_first = first == 0, is_last = left <= SLICE_STEPS;
+    const int64_t n_strips = n_blocks(p->columns), n_rows = n_blocks(end - begin);
+    for (int64_t j = 0; j < n_strips; j++) {
+        const char *weights = (const char *)p->weights + tiles_at(steps, n_strips, j, first);
+        const int64_t columns = p->columns - j * BLOCK < BLOCK ? p->columns - j * BLOCK : BLOCK;
+        for (int64_t i = 0; i < n_rows; i++) {
+            const int64_t row = begin + i * BLOCK, lines = (2 * TILE + n_rows - 1) / n_rows;
+            const char *source = (const char *)p->source + (size_t)row * p->source_stride;
+            char *sums = (char *)p->sums + (size_t)(row / BLOCK * n_strips + j) * BLOCK_BYTES;
+            char *destination =
+                (char *)p->destination + (size_t)row * p->destination_stride + (size_t)j * BLOCK * sizeof(float);
+            size_t stride = p->destination_stride;
+            _Alignas(64) char copy[BLOCK_BYTES];
+            char *whole = destination; // a block as wide as its tiles
+            if (columns < BLOCK && ((is_first && p->accumulate) || is_last)) {
+                whole = copy;
+                stride = BLOCK * sizeof(float);
+                if (is_first && p->accumulate)
+                    copy_rows(copy, stride, destination, p->destination_stride, rows, columns);
+            }
+            slice s = {.source = source + first * STEP_BYTES,
+                       .weights = weights,
+                       .source_stride = p->source_stride,
+                       .steps = count,
+                       .from = is_first ? p->accumulate ? whole : NULL : sums,
+                       .from_stride = is_first ? stride : 0,
+                       .to = is_last ? whole : sums,
+                       .to_stride = is_last ? stride : 0,
+                       .next_weights = weights + count * 2 * TILE_BYTES + i * lines * SLICE_STEPS * STEP_BYTES,
+                       .next_lines = lines};
+            multiply(&s);
+            if (is_last && whole == copy)
+                copy_rows(destination, p->destination_stride, copy, stride, rows, columns);
+        }
+    }
+}
+
+TILES void pd_amx_multiply(const pd_amx_product *p) {
+    const bool bf16 = p->kind == PD_NUMBER_BF16;
+    const int64_t steps = n_steps(p->kind, p->k), whole = p->rows / BLOCK * BLOCK, rest = p->rows - whole;
+    if (whole > 0) {
+        configure(BLOCK);
+        for (int64_t first = 0; first < steps; first += SLICE_STEPS)
+            run_slice(p, bf16 ? multiply_bf16_tall : multiply_int8_tall, first, 0, whole, BLOCK);
+    }
+    if (rest > 0) {
+        configure(rest);
+        kernel *const multiply = rest > TILE ? bf16 ? multiply_bf16_tall : multiply_int8_tall
+                                 : bf16      ? multiply_bf16_flat
+                                             : multiply_int8_flat;
+        for (int64_t first = 0; first < steps; first += SLICE_STEPS)
+            run_slice(p, multiply, first, whole, p->rows, rest);
+    }
+    _tile_release();
+}
+
+#else
+
+bool pd_amx_multiplies(pd_number_kind kind, int64_t k) {
+    (void)kind;
+    (void)k;
+    return false;
+}
+
+void pd_amx_multiply(const pd_amx_product *product) {
+    (void)product; // never asked for
+}
+
+#endif
