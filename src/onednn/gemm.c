@@ -318,6 +318,10 @@ size_t pd_gemm_scratch_bytes(const pd_gemm *gemm) {
            (gemm->is_row ? (size_t)gemm->shape.k * dnnl_data_type_size(gemm->shape.source) : 0);
 }
 
+bool pd_gemm_has_tiles(const pd_gemm *gemm) {
+    return gemm->tiles;
+}
+
 size_t pd_gemm_packed_bytes(const pd_gemm *gemm) {
     if (gemm->tiles) return pd_amx_packed_bytes(kind_of(&gemm->shape), gemm->shape.n, gemm->shape.k);
     return dnnl_memory_desc_get_size(gemm->weights);

@@ -64,6 +64,8 @@ pd_status pd_worker_reserve(pd_worker *worker, size_t scratch_bytes, size_t pane
                             pd_error *err);
 void pd_worker_free(pd_worker *worker);
 
+// Whether amx.h's kernels run it, which like tall tasks.
+bool pd_gemm_has_tiles(const pd_gemm *gemm);
 // Runs on this thread alone. A failure is kept in worker->failed and the destination is undefined.
 void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, const void *weights,
                  void *destination);

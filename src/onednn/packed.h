@@ -11,7 +11,7 @@ enum {
     PD_PANEL_COLUMNS = 256, // a panel of 4,096 × 256 eight-bit weights is a mebibyte: the second-level cache
     PD_PANEL_LEAST = 16,    // narrower rests go with the panel before
     PD_PANEL_MOST = PD_PANEL_COLUMNS + PD_PANEL_LEAST,
-    PD_CHUNK_ROWS = 320,     // activation rows of a task
+    PD_CHUNK_ROWS = 128,     // activation rows of a task
     PD_INT8_GROUP = 1 << 15, // sums of so many products of eight bits fit 32: 2^15 · 255 · 127 < 2^31
 };
 

@@ -8,6 +8,8 @@
 
 // Rows of a task when each panel of weights is converted on the way: long, so that a conversion serves many.
 enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
+// Where a panel's weights come from memory for each task: amx.h's kernels use them up faster than others.
+enum { TALL_CHUNK_ROWS = 640 };
 // A copy pays for itself with so many rows.
 enum { ALIASING_BYTES = 2048, LEAST_COPIED_FOR = 64, COPIED_CHUNK_ROWS = 256 };
 // Where a panel is so few weights that calling oneDNN counts beside multiplying.
@@ -176,7 +178,11 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     read_geometry(p, node);
     plan_source(p, node->src[1]);
     plan_weights(p, node->src[0]);
-    int64_t longest = p->copies ? COPIED_CHUNK_ROWS : p->converts ? LONG_CHUNK_ROWS : PD_CHUNK_ROWS;
+    const bool tall = p->packed && p->packed->like[0] && pd_gemm_has_tiles(p->packed->like[0]);
+    int64_t longest = p->copies     ? COPIED_CHUNK_ROWS
+                      : p->converts ? LONG_CHUNK_ROWS
+                      : tall        ? TALL_CHUNK_ROWS
+                                    : PD_CHUNK_ROWS;
     if (!p->outer && pd_panel_columns(p->n, 0) * p->k <= SMALL_PANEL && longest < SMALL_PANEL_CHUNK_ROWS)
         longest = SMALL_PANEL_CHUNK_ROWS;
     cut_rows(p, longest, n_threads);
