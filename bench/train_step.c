@@ -412,8 +412,9 @@ int main(int argc, char **argv) {
         if (!trains[i]) continue;
         const double difference = worst_difference(&contestants[0], NULL, t);
         if (!(difference <= kinds[i].tolerance)) good = false;
-        printf("trainer  loss %.5f, step %.1f ms, %.2f times faster (%s); worst gradient off by %.2g\n", t->loss,
-               t->best_ms, contestants[0].best_ms / t->best_ms, pd_lowering_description(t->lowering), difference);
+        printf("trainer  loss %.5f, step %.1f ms, %.2f times faster (%s); worst gradient off by %.2g\n",
+               t->loss, t->best_ms, contestants[0].best_ms / t->best_ms, pd_lowering_description(t->lowering),
+               difference);
     }
     for (int i = 0; i < 3; i++) {
         if (trains[i]) close_trainer(&trainers[i]);

@@ -8,8 +8,8 @@ enum {
     TILE_BYTES = TILE * STEP_BYTES,
     BLOCK = 2 * TILE, // rows and columns of the sums in registers: four tiles
     BLOCK_BYTES = BLOCK * BLOCK * (int)sizeof(float),
-    // Steps of a slice of the inner dimension: 32 columns' weights and 32 rows of the source are 32 KiB, which the
-    // first-level cache holds.
+    // Steps of a slice of the inner dimension: 32 columns' weights and 32 rows of the source are 32 KiB,
+    // which the first-level cache holds.
     SLICE_STEPS = 8,
 };
 
@@ -143,8 +143,8 @@ TILES static void configure(int64_t rows) {
     _tile_loadconfig(&c);
 }
 
-// A slice of a block: to = from + source · weights. A block of sums has its four tiles one after another where
-// `tiled`, rows a stride apart otherwise.
+// A slice of a block: to = from + source · weights. A block of sums has its four tiles one after another
+// where `tiled`, rows a stride apart otherwise.
 typedef struct {
     const char *source, *weights;
     size_t source_stride;
@@ -250,8 +250,8 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
             const int64_t row = begin + i * BLOCK, lines = (2 * TILE + n_rows - 1) / n_rows;
             const char *source = (const char *)p->source + (size_t)row * p->source_stride;
             char *sums = (char *)p->sums + (size_t)(row / BLOCK * n_strips + j) * BLOCK_BYTES;
-            char *destination =
-                (char *)p->destination + (size_t)row * p->destination_stride + (size_t)j * BLOCK * sizeof(float);
+            char *destination = (char *)p->destination + (size_t)row * p->destination_stride +
+                                (size_t)j * BLOCK * sizeof(float);
             size_t stride = p->destination_stride;
             _Alignas(64) char copy[BLOCK_BYTES];
             char *whole = destination; // a block as wide as its tiles
@@ -269,7 +269,8 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
                        .from_stride = is_first ? stride : 0,
                        .to = is_last ? whole : sums,
                        .to_stride = is_last ? stride : 0,
-                       .next_weights = weights + count * 2 * TILE_BYTES + i * lines * SLICE_STEPS * STEP_BYTES,
+                       .next_weights =
+                           weights + count * 2 * TILE_BYTES + i * lines * SLICE_STEPS * STEP_BYTES,
                        .next_lines = lines};
             multiply(&s);
             if (is_last && whole == copy)

@@ -1,6 +1,6 @@
-// Products of bf16 and of eight-bit numbers on x86's tile registers (AMX; Intel, "Intel 64 and IA-32 Architectures
-// Software Developer's Manual", volume 1, chapter 18). oneDNN's kernels for them reach a quarter of the unit's rate
-// on matrices that do not stay in the caches (docs/SPEED.md); these reach half.
+// Products of bf16 and of eight-bit numbers on x86's tile registers (AMX; Intel, "Intel 64 and IA-32
+// Architectures Software Developer's Manual", volume 1, chapter 18). oneDNN's kernels for them reach a
+// quarter of the unit's rate on matrices that do not stay in the caches (docs/SPEED.md); these reach half.
 #pragma once
 
 #include "onednn/rows.h"
