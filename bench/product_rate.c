@@ -1,8 +1,10 @@
-// What oneDNN's own matrix product, and ours of sixteen-bit integers, reach on this CPU, at a prefill's
-// shape, on all threads: what a prefill's rate is held against (docs/SPEED.md).
+// What oneDNN's own matrix product, and ours of sixteen-bit integers and on tiles, reach on this CPU, at a
+// prefill's shape, on all threads: what a prefill's rate is held against (docs/SPEED.md).
 //
 //     product_rate [--threads N]
+#include "base/random.h"
 #include "model/backend.h"
+#include "onednn/amx.h"
 #include "onednn/gemm.h"
 #include "onednn/int16.h"
 
@@ -34,6 +36,15 @@ static void *contents(dnnl_memory_t memory) {
     void *data;
     check(dnnl_memory_get_data_handle(memory, &data));
     return data;
+}
+
+// Small ordinary numbers in every type: about ±0.01 in f32 and bf16. Their bits change from one to the next:
+// what a tile's product may draw of power, and with it the clock, depends on that.
+static void fill(void *memory, size_t bytes) {
+    uint64_t seed = 1;
+    uint32_t *words = memory;
+    for (size_t i = 0; i < bytes / sizeof *words; i++)
+        words[i] = 0x3c003c00U | ((uint32_t)(pd_random_uniform(&seed) * 0x1p32) & 0x80ff80ffU);
 }
 
 static int by_size(const void *a, const void *b) {
@@ -70,9 +81,8 @@ static void measure(const char *name, dnnl_data_type_t source, dnnl_data_type_t 
     check(dnnl_memory_create(&memory[0], sd, engine, DNNL_MEMORY_ALLOCATE));
     check(dnnl_memory_create(&memory[1], packed, engine, DNNL_MEMORY_ALLOCATE));
     check(dnnl_memory_create(&memory[2], dd, engine, DNNL_MEMORY_ALLOCATE));
-    // Small ordinary numbers in every type: 0x3c.. is about 0.01 in f32 and bf16, and 60 in eight bits.
-    memset(contents(memory[0]), 0x3c, dnnl_memory_desc_get_size(sd));
-    memset(contents(memory[1]), 0x3c, dnnl_memory_desc_get_size(packed));
+    fill(contents(memory[0]), dnnl_memory_desc_get_size(sd));
+    fill(contents(memory[1]), dnnl_memory_desc_get_size(packed));
     const dnnl_exec_arg_t arguments[3] = {
         {DNNL_ARG_SRC, memory[0]}, {DNNL_ARG_WEIGHTS, memory[1]}, {DNNL_ARG_DST, memory[2]}};
     double ms[ROUNDS];
@@ -161,6 +171,43 @@ static void measure_int16(void) {
     free(x.destination);
 }
 
+static void measure_tiles(const char *name, pd_number_kind kind) {
+    if (!pd_amx_multiplies(kind, SIDE)) return;
+    const size_t number = pd_number_bytes(kind), stride = SIDE * number + 64;
+    const size_t panel_bytes = pd_amx_packed_bytes(kind, PANEL, SIDE),
+                 sums_bytes = pd_amx_sums_bytes(ROWS, PANEL);
+    char *source = numbers(ROWS * stride), *weights = numbers(SIDE / PANEL * panel_bytes),
+         *destination = numbers((size_t)ROWS * SIDE * sizeof(float)),
+         *sums = numbers(SIDE / PANEL * sums_bytes);
+    fill(source, ROWS * stride);
+    fill(weights, SIDE / PANEL * panel_bytes);
+    double ms[ROUNDS];
+    for (int i = -2; i < ROUNDS; i++) {
+        const double start = pd_now_ms();
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic)
+#endif
+        for (size_t panel = 0; panel < SIDE / PANEL; panel++) {
+            pd_amx_multiply(&(pd_amx_product){.kind = kind,
+                                              .rows = ROWS,
+                                              .columns = PANEL,
+                                              .k = SIDE,
+                                              .source = source,
+                                              .source_stride = stride,
+                                              .weights = weights + panel * panel_bytes,
+                                              .destination = destination + panel * PANEL * sizeof(float),
+                                              .destination_stride = SIDE * sizeof(float),
+                                              .sums = sums + panel * sums_bytes});
+        }
+        if (i >= 0) ms[i] = pd_now_ms() - start;
+    }
+    report(name, ms, "ours: tiles");
+    free(source);
+    free(weights);
+    free(destination);
+    free(sums);
+}
+
 int main(int argc, char **argv) {
     int threads = 2;
     if (argc == 3 && strcmp(argv[1], "--threads") == 0) {
@@ -180,7 +227,9 @@ int main(int argc, char **argv) {
 #endif
     measure("f32", dnnl_f32, dnnl_f32, dnnl_f32);
     measure("bf16", dnnl_bf16, dnnl_bf16, dnnl_f32);
+    measure_tiles("bf16", PD_NUMBER_BF16);
     measure("int8", dnnl_u8, dnnl_s8, dnnl_s32);
+    measure_tiles("int8", PD_NUMBER_INT8);
     measure_int16();
     return 0;
 }
