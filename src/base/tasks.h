@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct pd_tasks {
@@ -15,8 +16,10 @@ static inline int64_t pd_tasks_take(pd_tasks *tasks) {
 }
 
 // Each thread once, when what it took is beyond the last task. All have left before anyone comes again.
-static inline void pd_tasks_leave(pd_tasks *tasks, int n_threads) {
-    if (atomic_fetch_add(&tasks->left, 1) + 1 < n_threads) return;
+// Whether it is the last: all tasks are done.
+static inline bool pd_tasks_leave(pd_tasks *tasks, int n_threads) {
+    if (atomic_fetch_add(&tasks->left, 1) + 1 < n_threads) return false;
     atomic_store(&tasks->left, 0);
     atomic_store(&tasks->next, 0);
+    return true;
 }

@@ -1,6 +1,7 @@
 #include "onednn/activations.h"
 
 #include "onednn/int16.h"
+#include "onednn/outliers.h"
 
 #include <string.h>
 
@@ -8,7 +9,7 @@
 enum { ALIGNMENT = 64 };
 
 void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, int64_t group,
-                         pd_int8_range range, pd_activations *plan) {
+                         pd_int8_range range, pd_number_kind floating, pd_activations *plan) {
     *plan = (pd_activations){.kind = kind, .transposed = source->nb[0] != sizeof(float), .range = range};
     plan->inner = source->ne[plan->transposed ? 1 : 0];
     plan->rows = source->ne[plan->transposed ? 0 : 1];
@@ -19,25 +20,67 @@ void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, 
     if (plan->stride / aligned % 2 == 0) plan->stride += aligned;
     plan->group = group > 0 && group < plan->inner ? group : plan->inner;
     plan->n_groups = pd_number_is_integer(kind) ? (plan->inner + plan->group - 1) / plan->group : 0;
+    plan->n_outliers = kind == PD_NUMBER_INT8 ? pd_outlier_count(plan->inner) : 0;
+    plan->outlier_kind = floating;
 }
 
-static size_t numbers_bytes(const pd_activations *plan) {
+// What lies behind one another: rows, units' rows, scales, outliers, each from the start of a line on.
+static size_t whole_lines(size_t bytes) {
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static size_t units_at(const pd_activations *plan) {
     return (size_t)(plan->n_batches * plan->rows * plan->stride) * pd_number_bytes(plan->kind);
 }
 
+static size_t scales_at(const pd_activations *plan) {
+    return units_at(plan) + (size_t)(plan->n_outliers * plan->stride);
+}
+
+static size_t outliers_at(const pd_activations *plan) {
+    const size_t n_scales = (size_t)(plan->n_batches * plan->rows * plan->n_groups);
+    return scales_at(plan) + whole_lines(n_scales * sizeof(float));
+}
+
+// Of the outliers of so many rows.
+static size_t outlier_bytes(const pd_activations *plan, int64_t rows) {
+    return (size_t)(rows * plan->n_outliers) * pd_number_bytes(plan->outlier_kind);
+}
+
 size_t pd_activations_bytes(const pd_activations *plan) {
-    return numbers_bytes(plan) + (size_t)(plan->n_batches * plan->rows * plan->n_groups) * sizeof(float);
+    return outliers_at(plan) + outlier_bytes(plan, plan->n_batches * plan->rows);
 }
 
 const float *pd_activations_scales(const pd_activations *plan, const void *data, int64_t batch) {
-    return (const float *)((const char *)data + numbers_bytes(plan)) + batch * plan->rows * plan->n_groups;
+    return (const float *)((const char *)data + scales_at(plan)) + batch * plan->rows * plan->n_groups;
 }
 
-void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source, void *data, float *row,
-                         int ith, int nth) {
+const void *pd_activations_outliers(const pd_activations *plan, const void *data, int64_t batch) {
+    return (const char *)data + outliers_at(plan) + outlier_bytes(plan, batch * plan->rows);
+}
+
+const uint8_t *pd_activations_units(const pd_activations *plan, const void *data) {
+    return (const uint8_t *)data + units_at(plan);
+}
+
+// Moves a row's outliers away.
+static void take_outliers(const pd_activations *plan, const int32_t *channels, float *row, void *to) {
+    float values[PD_OUTLIERS_MOST];
+    for (int64_t i = 0; i < plan->n_outliers; i++) {
+        values[i] = row[channels[i]];
+        row[channels[i]] = 0.0F;
+    }
+    pd_rows_convert(GGML_TYPE_F32, values, plan->outlier_kind, to, NULL, plan->n_outliers);
+}
+
+void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source,
+                         const int32_t *channels, void *data, float *row, int ith, int nth) {
     const int64_t n = plan->n_batches * plan->rows;
     const size_t row_bytes = source->nb[plan->transposed ? 0 : 1];
-    float *scales = (float *)((char *)data + numbers_bytes(plan));
+    float *scales = (float *)((char *)data + scales_at(plan));
+    for (int64_t i = plan->n_outliers * ith / nth; i < plan->n_outliers * (ith + 1) / nth; i++)
+        pd_rows_turned_unit((uint8_t *)data + units_at(plan) + i * plan->stride, plan->inner, channels[i],
+                            plan->range.zero);
     for (int64_t i = n * ith / nth; i < n * (ith + 1) / nth; i++) {
         const int64_t batch = i / plan->rows;
         const float *from =
@@ -53,6 +96,8 @@ void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *s
             memset(to + plan->inner, 0, (size_t)(plan->stride - plan->inner) * sizeof *to);
         } else {
             memcpy(row, from, (size_t)plan->inner * sizeof *row);
+            take_outliers(plan, channels, row,
+                          (char *)data + outliers_at(plan) + outlier_bytes(plan, i));
             pd_rows_turn(row, plan->inner);
             pd_rows_to_u8(row, (uint8_t *)data + i * plan->stride, scales + i * plan->n_groups, plan->inner,
                           plan->group, plan->range);

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/rewrite.h"
+#include "onednn/outliers.h"
 #include "onednn/pattern.h"
 #include "onednn/product.h"
 #include "onednn/store.h"
@@ -27,6 +28,7 @@ struct pd_lowering {
 typedef struct step {
     pd_lowered *lowered;
     pd_product *product;
+    pd_tasks outliers;                 // finds them
     const pd_activations *activations; // converts them, for this product and others
     struct ggml_tensor *node;          // of the activations
     pd_attention_plan *attention;
@@ -38,6 +40,9 @@ struct pd_lowered {
     struct ggml_cgraph *graph;
     pd_worker *workers; // [n_threads]
     int32_t n_threads;
+    void *shared; // for whichever product runs
+    size_t shared_bytes;
+    pd_number_kind *kinds; // [nodes of the old graph]: what products are made in
     step *steps;
     size_t n_steps;
     bool *dead; // [nodes of the old graph]: no longer computed
@@ -155,9 +160,32 @@ static bool is_packable(const struct ggml_tensor *node) {
     return node->op == GGML_OP_MUL_MAT && is_constant(weights) && weights->ne[2] == 1 && weights->ne[3] == 1;
 }
 
-static pd_number_kind kind_of(const pd_lowering *lowering, const struct ggml_tensor *node) {
+static const struct ggml_tensor *owner(const struct ggml_tensor *tensor) {
+    return tensor->view_src ? tensor->view_src : tensor;
+}
+
+// Whether the product has few columns beside another one of the same rows: keys and values of grouped-query
+// attention beside queries, of which the last layer makes a row only.
+static bool is_narrow(struct ggml_cgraph *graph, const struct ggml_tensor *node) {
+    const struct ggml_tensor *weights = node->src[0], *rows = owner(node->src[1]);
+    if (2 * weights->ne[1] > weights->ne[0]) return false;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        const struct ggml_tensor *other = ggml_graph_node(graph, i);
+        if (is_packable(other) && owner(other->src[1]) == rows && other->src[0]->ne[0] == weights->ne[0] &&
+            other->src[0]->ne[1] >= 2 * weights->ne[1])
+            return true;
+    }
+    return false;
+}
+
+// What a product is made in, before any is rewritten. Narrow ones cost little, and nothing suffers more from
+// eight bits than the values that several heads share: they are made in floats.
+static pd_number_kind kind_of(const pd_lowering *lowering, struct ggml_cgraph *graph,
+                              const struct ggml_tensor *node) {
     if (!is_packable(node)) return lowering->choice.changing;
-    return ggml_is_quantized(node->src[0]->type) ? lowering->choice.quantised : lowering->choice.floating;
+    const bool quantised = ggml_is_quantized(node->src[0]->type);
+    const pd_number_kind kind = quantised ? lowering->choice.quantised : lowering->choice.floating;
+    return kind == PD_NUMBER_INT8 && is_narrow(graph, node) ? lowering->choice.changing : kind;
 }
 
 // f32 products read f32 weights where they lie and convert others on the way: packed ones would take four
@@ -197,14 +225,14 @@ static pd_status do_without(pd_lowering *lowering, lacking what, const pd_error 
 }
 
 // All constant weights of the graph, packed; with the store's mutex held.
-static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
-                      pd_worker *workers, pd_error *err) {
+static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_number_kind *kinds,
+                      const pd_lower_params *params, pd_worker *workers, pd_error *err) {
     pd_store *store = &lowering->store;
     if (atomic_load(&store->full)) return PD_OK;
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (!is_product(lowering, node)) continue;
-        const pd_number_kind kind = kind_of(lowering, node);
+        const pd_number_kind kind = kinds[i];
         if (!wants_packing(node, kind)) continue;
         pd_packed *packed;
         pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind, lowering->choice.group,
@@ -240,9 +268,10 @@ static pd_status lock_store(pd_lowering *lowering, const pd_lower_params *params
 }
 
 static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *graph,
-                                   const pd_lower_params *params, pd_worker *workers, pd_error *err) {
+                                   const pd_number_kind *kinds, const pd_lower_params *params,
+                                   pd_worker *workers, pd_error *err) {
     pd_error lack = {0};
-    pd_status status = pack(lowering, graph, params, workers, &lack);
+    pd_status status = pack(lowering, graph, kinds, params, workers, &lack);
     if (status != PD_OK) pd_store_drop_empty(&lowering->store, lowering->cache);
     // PD_COMPUTE_AUTO picks what there is room for.
     const bool must_pack = lowering->params.strict && lowering->params.compute != PD_COMPUTE_AUTO;
@@ -268,13 +297,21 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
     const step *s = user;
     const bool converted = pd_product_activations(s->product) != NULL;
     const void *source = converted ? line_of(node->src[1]) : node->src[1]->data;
-    pd_product_run(s->product, &s->lowered->workers[ith], node->src[0], source, node, nth);
+    pd_product_run(s->product, &s->lowered->workers[ith], node->src[0], source, s->lowered->shared, node,
+                   nth);
+}
+
+static void run_outliers(struct ggml_tensor *node, int ith, int nth, void *user) {
+    step *s = user;
+    (void)ith;
+    pd_outliers_find(node->src[0], line_of(node), &s->outliers, nth);
 }
 
 static void run_activations(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
-    pd_activations_fill(s->activations, node->src[0], line_of(node), s->lowered->workers[ith].panel, ith,
-                        nth);
+    const int32_t *channels = node->src[1] ? pd_outlier_channels(line_of(node->src[1])) : NULL;
+    pd_activations_fill(s->activations, node->src[0], channels, line_of(node),
+                        s->lowered->workers[ith].panel, ith, nth);
 }
 
 static void run_attention_pack(struct ggml_tensor *node, int ith, int nth, void *user) {
@@ -326,23 +363,38 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
             s->activations->group == plan->group)
             return s->node;
     }
+    struct ggml_tensor *sources[2] = {source, NULL};
+    if (plan->n_outliers > 0)
+        sources[1] = custom(lowered, (int64_t)pd_outliers_bytes(source) + LINE, &source, 1, run_outliers,
+                            add_step(lowered));
     step *s = add_step(lowered);
     s->activations = plan;
-    s->node = custom(lowered, (int64_t)pd_activations_bytes(plan) + LINE, &source, 1, run_activations, s);
+    s->node = custom(lowered, (int64_t)pd_activations_bytes(plan) + LINE, sources, sources[1] ? 2 : 1,
+                     run_activations, s);
     return s->node;
 }
 
+// Products run one after another: one memory serves them all.
+static pd_status reserve_shared(pd_lowered *lowered, size_t bytes, pd_error *err) {
+    if (bytes <= lowered->shared_bytes) return PD_OK;
+    free(lowered->shared);
+    lowered->shared_bytes = 0;
+    lowered->shared = pd_aligned_alloc(bytes);
+    if (!lowered->shared) return pd_fail_memory(err, bytes, "outliers' weights");
+    lowered->shared_bytes = bytes;
+    return PD_OK;
+}
+
 // `sum`: the node that adds the product to what is there, and becomes the one that computes it; NULL: none.
-static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor *sum,
-                               pd_error *err) {
+static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd_number_kind kind,
+                               struct ggml_tensor *sum, pd_error *err) {
     pd_lowering *lowering = lowered->lowering;
-    pd_number_kind kind = kind_of(lowering, node);
     const pd_packed *packed =
         wants_packing(node, kind) ? pd_store_find(&lowering->store, node->src[0], kind) : NULL;
     if (!packed && pd_number_is_integer(kind)) kind = lowering->choice.changing; // which needs no packing
     pd_product *product;
-    const pd_status status = pd_product_create(lowering->cache, node, kind, packed, sum != NULL,
-                                               lowered->n_threads, &product, err);
+    const pd_status status = pd_product_create(lowering->cache, node, kind, lowering->choice.changing, packed,
+                                               sum != NULL, lowered->n_threads, &product, err);
     if (status == PD_ERR_UNSUPPORTED) return do_without(lowering, LACKING_PRODUCT, err);
     PD_TRY(status);
     step *s = add_step(lowered);
@@ -350,6 +402,7 @@ static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, st
     size_t scratch, panel, tile;
     pd_product_worker_bytes(product, &scratch, &panel, &tile);
     PD_TRY(reserve_workers(lowered, scratch, panel, tile, err));
+    PD_TRY(reserve_shared(lowered, pd_product_shared_bytes(product), err));
     const pd_activations *activations = pd_product_activations(product);
     struct ggml_tensor *sources[3] = {node->src[0], node->src[1], sum ? sum->src[0] : NULL};
     if (activations) sources[1] = activations_node(lowered, node->src[1], activations);
@@ -431,7 +484,7 @@ static pd_status rewrite_sums(pd_lowered *lowered, struct ggml_cgraph *graph, pd
         struct ggml_tensor *product = added_product(lowered->lowering, graph, node);
         if (!product) continue;
         const struct ggml_tensor *between = node->src[1];
-        PD_TRY(lower_product(lowered, product, node, err));
+        PD_TRY(lower_product(lowered, product, lowered->lowering->choice.changing, node, err));
         if (node->op == GGML_OP_ADD) continue; // left to ggml
         mark_dead(lowered, graph, product);
         mark_dead(lowered, graph, between);
@@ -443,7 +496,7 @@ static pd_status rewrite_products(pd_lowered *lowered, struct ggml_cgraph *graph
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (!lowered->dead[i] && is_product(lowered->lowering, node))
-            PD_TRY(lower_product(lowered, node, NULL, err));
+            PD_TRY(lower_product(lowered, node, lowered->kinds[i], NULL, err));
     }
     return PD_OK;
 }
@@ -459,16 +512,22 @@ static pd_status lowered_init(pd_lowered *lowered, pd_lowering *lowering, struct
                               const pd_lower_params *params, pd_error *err) {
     lowered->lowering = lowering;
     lowered->n_threads = params->n_threads;
-    // A node lowered has one template and at most one node added.
-    const size_t n_nodes = (size_t)ggml_graph_n_nodes(graph), size = (size_t)ggml_graph_size(graph) + n_nodes;
-    const size_t bytes = 2 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
+    // A node lowered has one template and at most two nodes added.
+    const size_t n_nodes = (size_t)ggml_graph_n_nodes(graph),
+                 size = (size_t)ggml_graph_size(graph) + 2 * n_nodes;
+    const size_t bytes = 3 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
     lowered->ctx = ggml_init((struct ggml_init_params){.mem_size = bytes, .no_alloc = true});
-    lowered->steps = calloc(2 * n_nodes + 1, sizeof *lowered->steps);
+    lowered->steps = calloc(3 * n_nodes + 1, sizeof *lowered->steps);
+    lowered->kinds = calloc(n_nodes + 1, sizeof *lowered->kinds);
     lowered->dead = calloc(n_nodes + 1, sizeof *lowered->dead);
     lowered->workers = calloc((size_t)params->n_threads, sizeof *lowered->workers);
-    if (!lowered->ctx || !lowered->steps || !lowered->dead || !lowered->workers)
+    if (!lowered->ctx || !lowered->steps || !lowered->kinds || !lowered->dead || !lowered->workers)
         return pd_fail_memory(err, bytes, "a lowered graph");
     lowered->graph = ggml_new_graph_custom(lowered->ctx, size, false);
+    for (int i = 0; i < (int)n_nodes; i++) {
+        struct ggml_tensor *node = ggml_graph_node(graph, i);
+        if (is_product(lowering, node)) lowered->kinds[i] = kind_of(lowering, graph, node);
+    }
     for (int32_t i = 0; i < params->n_threads; i++)
         PD_TRY(pd_worker_create(lowering->cache, &lowered->workers[i], err));
     return PD_OK;
@@ -485,7 +544,7 @@ pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lo
     const int64_t start = ggml_time_us();
     if (status == PD_OK) status = lock_store(lowering, params, err);
     if (status == PD_OK) {
-        status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
+        status = pack_or_fall_back(lowering, graph, lowered->kinds, params, lowered->workers, err);
         lowered->pack_ms = (double)(ggml_time_us() - start) * 1e-3;
         if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
         if (status == PD_OK) status = rewrite_sums(lowered, graph, err);
@@ -523,7 +582,7 @@ double pd_lowered_pack_ms(const pd_lowered *lowered) {
 }
 
 size_t pd_lowered_bytes(const pd_lowered *lowered) {
-    size_t bytes = 0;
+    size_t bytes = lowered ? lowered->shared_bytes : 0;
     for (int32_t i = 0; lowered && i < lowered->n_threads; i++) {
         const pd_worker *w = &lowered->workers[i];
         bytes += w->scratch_bytes + w->panel_bytes + w->tile_bytes;
@@ -541,6 +600,8 @@ void pd_lowered_free(pd_lowered *lowered) {
         pd_worker_free(&lowered->workers[i]);
     free(lowered->workers);
     free(lowered->steps);
+    free(lowered->shared);
+    free(lowered->kinds);
     free(lowered->dead);
     if (lowered->ctx) ggml_free(lowered->ctx);
     free(lowered);

@@ -3,6 +3,7 @@
 #include "base/tasks.h"
 #include "onednn/int16.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +35,11 @@ struct pd_product {
     bool has_activations;
     pd_activations activations;
     const pd_gemm *gemms[8]; // [last chunk + 2 · narrow panel + 4 · short group]
+    // int8: the outliers' rows of a panel's weights, which the first of its tasks makes, and their products.
+    int64_t n_outliers;
+    const pd_gemm *units[4];    // [narrow panel + 2 · short group]
+    const pd_gemm *outliers[4]; // [last chunk + 2 · narrow panel]
+    atomic_bool *ready;         // [n_panels]
     size_t scratch_bytes;
     pd_tasks tasks;
 };
@@ -53,7 +59,7 @@ static void cut_into(pd_product *p, int64_t n) {
     if (p->chunk > p->m) p->chunk = p->m;
     p->n_chunks = ceiling(p->m, p->chunk);
     p->tasks_per_batch = p->n_panels * chunk_tasks(p);
-    p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;
+    p->n_tasks = p->tasks_per_batch * p->n2 * p->n3 + (p->n_outliers > 0 ? p->n_panels : 0);
 }
 
 // How long it takes, in rows of a panel, when all threads take as many tasks or one more.
@@ -101,7 +107,7 @@ static void read_geometry(pd_product *p, const struct ggml_tensor *node) {
 }
 
 // How a task finds its source: as it is, or as the activations' node leaves it.
-static void plan_source(pd_product *p, const struct ggml_tensor *source) {
+static void plan_source(pd_product *p, const struct ggml_tensor *source, pd_number_kind floating) {
     int64_t stride[2] = {(int64_t)(source->nb[0] / sizeof(float)), (int64_t)(source->nb[1] / sizeof(float))};
     p->source_number = sizeof(float);
     p->source_nb2 = source->nb[2];
@@ -110,7 +116,8 @@ static void plan_source(pd_product *p, const struct ggml_tensor *source) {
     if (p->has_activations) {
         pd_activations *a = &p->activations;
         const pd_int8_range range = p->packed ? p->packed->range : (pd_int8_range){0};
-        pd_activations_plan(source, p->kind, p->packed ? p->packed->group : 0, range, a);
+        pd_activations_plan(source, p->kind, p->packed ? p->packed->group : 0, range, floating, a);
+        p->n_outliers = a->n_outliers;
         p->source_number = pd_number_bytes(p->kind);
         p->source_nb2 = (size_t)(a->rows * a->stride) * p->source_number;
         p->source_nb3 = p->source_nb2 * (size_t)source->ne[2];
@@ -140,6 +147,45 @@ static void plan_weights(pd_product *p, const struct ggml_tensor *weights) {
     }
 }
 
+static pd_status get_gemm(pd_gemm_cache *cache, pd_product *p, const pd_gemm_shape *shape,
+                          const pd_gemm **gemm, pd_error *err) {
+    PD_TRY(pd_gemm_get(cache, shape, gemm, err));
+    const size_t bytes = pd_gemm_scratch_bytes(*gemm);
+    if (bytes > p->scratch_bytes) p->scratch_bytes = bytes;
+    return PD_OK;
+}
+
+// Products with units are rows of weights; products of outliers with these are a part of the result.
+static pd_status get_outlier_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggml_tensor *node,
+                                   pd_error *err) {
+    for (int i = 0; i < 4; i++) {
+        const int64_t panel = i & 1 ? p->n_panels - 1 : 0, group = i & 2 ? p->n_groups - 1 : 0;
+        pd_gemm_shape shape = {.m = p->n_outliers,
+                               .n = pd_panel_columns(p->n, panel),
+                               .k = pd_packed_group(p->packed, group),
+                               .source_stride_m = p->activations.stride,
+                               .source_stride_k = 1,
+                               .packed_like = pd_packed_like(p->packed, panel, group),
+                               .destination_stride_m = pd_panel_columns(p->n, panel)};
+        pd_gemm_set_types(&shape, PD_NUMBER_INT8);
+        PD_TRY(get_gemm(cache, p, &shape, &p->units[i], err));
+    }
+    for (int i = 0; i < 4; i++) {
+        const int64_t chunk = i & 1 ? p->n_chunks - 1 : 0, panel = i & 2 ? p->n_panels - 1 : 0;
+        pd_gemm_shape shape = {.m = chunk_rows(p, chunk),
+                               .n = pd_panel_columns(p->n, panel),
+                               .k = p->n_outliers,
+                               .source_stride_m = p->n_outliers,
+                               .source_stride_k = 1,
+                               .weights_stride_k = pd_panel_columns(p->n, panel),
+                               .weights_stride_n = 1,
+                               .destination_stride_m = (int64_t)(node->nb[1] / sizeof(float))};
+        pd_gemm_set_types(&shape, p->activations.outlier_kind);
+        PD_TRY(get_gemm(cache, p, &shape, &p->outliers[i], err));
+    }
+    return PD_OK;
+}
+
 static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggml_tensor *node,
                            pd_error *err) {
     const bool int8 = p->kind == PD_NUMBER_INT8;
@@ -159,16 +205,17 @@ static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggm
                                                             : (int64_t)(node->nb[1] / sizeof(float)),
                                .accumulate = p->accumulate};
         pd_gemm_set_types(&shape, p->kind);
-        PD_TRY(pd_gemm_get(cache, &shape, &p->gemms[i], err));
-        const size_t bytes = pd_gemm_scratch_bytes(p->gemms[i]);
-        if (bytes > p->scratch_bytes) p->scratch_bytes = bytes;
+        PD_TRY(get_gemm(cache, p, &shape, &p->gemms[i], err));
     }
-    return PD_OK;
+    if (p->n_outliers == 0) return PD_OK;
+    p->ready = calloc((size_t)p->n_panels, sizeof *p->ready);
+    if (!p->ready) return pd_fail_memory(err, (size_t)p->n_panels * sizeof *p->ready, "a lowered product");
+    return get_outlier_gemms(cache, p, node, err);
 }
 
 pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node, pd_number_kind kind,
-                            const pd_packed *packed, bool accumulate, int32_t n_threads, pd_product **out,
-                            pd_error *err) {
+                            pd_number_kind floating, const pd_packed *packed, bool accumulate,
+                            int32_t n_threads, pd_product **out, pd_error *err) {
     *out = NULL;
     pd_product *p = calloc(1, sizeof *p);
     if (!p) return pd_fail_memory(err, sizeof *p, "a lowered product");
@@ -176,7 +223,7 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     p->packed = packed;
     p->accumulate = accumulate;
     read_geometry(p, node);
-    plan_source(p, node->src[1]);
+    plan_source(p, node->src[1], floating);
     plan_weights(p, node->src[0]);
     const bool tall = p->packed && p->packed->like[0] && pd_gemm_has_tiles(p->packed->like[0]);
     int64_t longest = p->copies     ? COPIED_CHUNK_ROWS
@@ -204,6 +251,11 @@ void pd_product_free(pd_gemm_cache *cache, pd_product *p) {
     if (!p) return;
     for (int i = 0; i < 8; i++)
         pd_gemm_release(cache, p->gemms[i]);
+    for (int i = 0; i < 4; i++) {
+        pd_gemm_release(cache, p->units[i]);
+        pd_gemm_release(cache, p->outliers[i]);
+    }
+    free(p->ready);
     free(p);
 }
 
@@ -218,11 +270,24 @@ static int64_t panel_row(const pd_product *p) {
 
 void pd_product_worker_bytes(const pd_product *p, size_t *scratch, size_t *panel, size_t *tile) {
     *scratch = p->scratch_bytes;
-    const size_t row = p->has_activations ? (size_t)p->activations.inner * sizeof(float) : 0;
+    size_t row = p->has_activations ? (size_t)p->activations.inner * sizeof(float) : 0;
+    const size_t outlier_rows = (size_t)(p->n_outliers * PD_PANEL_MOST) * sizeof(float); // of a panel
+    if (row < outlier_rows) row = outlier_rows;
     *panel = p->converts ? (size_t)panel_row(p) * sizeof(float) +
                                (size_t)(p->k * PD_PANEL_MOST) * pd_number_bytes(p->kind)
                          : row;
-    *tile = p->kind == PD_NUMBER_INT8 ? (size_t)(p->chunk * PD_PANEL_MOST) * sizeof(int32_t) : 0;
+    const int64_t rows = p->chunk > p->n_outliers ? p->chunk : p->n_outliers;
+    *tile = p->kind == PD_NUMBER_INT8 ? (size_t)(rows * PD_PANEL_MOST) * sizeof(int32_t) : 0;
+}
+
+size_t pd_product_shared_bytes(const pd_product *p) {
+    return (size_t)(p->n_outliers * p->n) * pd_number_bytes(p->activations.outlier_kind);
+}
+
+// A panel's outlier weights in what the threads share: [n_outliers, columns].
+static void *outlier_weights(const pd_product *p, void *shared, int64_t panel) {
+    const size_t first = (size_t)(panel * PD_PANEL_COLUMNS * p->n_outliers);
+    return (char *)shared + first * pd_number_bytes(p->activations.outlier_kind);
 }
 
 // Columns of `weights` (one batch of them) as a plain matrix in worker->panel.
@@ -255,7 +320,43 @@ typedef struct {
     size_t row_bytes;    // of the destination
 } task;
 
-static void run_int8(const pd_product *p, pd_worker *worker, const task *t, const void *activations) {
+static void make_outlier_weights(const pd_product *p, pd_worker *worker, int64_t panel,
+                                 const void *activations, void *shared) {
+    const int64_t columns = pd_panel_columns(p->n, panel), first = panel * PD_PANEL_COLUMNS;
+    const uint8_t *units = pd_activations_units(&p->activations, activations);
+    const float scale = pd_rows_turn_scale(p->k);
+    float *rows = worker->panel; // [n_outliers, columns]
+    for (int64_t g = 0; g < p->n_groups; g++) {
+        const pd_gemm *gemm = p->units[(panel == p->n_panels - 1) + 2 * (g == p->n_groups - 1)];
+        pd_gemm_run(gemm, worker, units + g * p->group, pd_packed_block(p->packed, panel, g), worker->tile);
+        const int32_t *products = worker->tile;
+        for (int64_t r = 0; r < p->n_outliers; r++) {
+            pd_rows_from_s32(products + r * columns, rows + r * columns, scale,
+                             p->packed->scales + g * p->n + first, p->packed->sums + g * p->n + first,
+                             p->packed->range.zero, columns, g > 0);
+        }
+    }
+    pd_rows_convert(GGML_TYPE_F32, rows, p->activations.outlier_kind, outlier_weights(p, shared, panel), NULL,
+                    p->n_outliers * columns);
+    atomic_store_explicit(&p->ready[panel], true, memory_order_release);
+}
+
+// The outliers' part of the result, which the rest is added to. Their weights are in the making, for the task
+// that makes them was taken before.
+static void run_outliers(const pd_product *p, pd_worker *worker, const task *t, const void *activations,
+                         void *shared) {
+    while (!atomic_load_explicit(&p->ready[t->panel], memory_order_acquire))
+        sched_yield();
+    const int64_t first = t->chunk * p->chunk * p->n_outliers;
+    const char *outliers = pd_activations_outliers(&p->activations, activations, t->batch);
+    const pd_gemm *gemm = p->outliers[(t->chunk == p->n_chunks - 1) + 2 * (t->panel == p->n_panels - 1)];
+    pd_gemm_run(gemm, worker, outliers + (size_t)first * pd_number_bytes(p->activations.outlier_kind),
+                outlier_weights(p, shared, t->panel), t->destination);
+}
+
+static void run_int8(const pd_product *p, pd_worker *worker, const task *t, const void *activations,
+                     void *shared) {
+    if (p->n_outliers > 0) run_outliers(p, worker, t, activations, shared);
     const int64_t rows = chunk_rows(p, t->chunk), first_row = t->chunk * p->chunk;
     const int64_t columns = pd_panel_columns(p->n, t->panel), first = t->panel * PD_PANEL_COLUMNS;
     const float *scales =
@@ -269,7 +370,8 @@ static void run_int8(const pd_product *p, pd_worker *worker, const task *t, cons
         for (int64_t r = 0; r < rows; r++) {
             pd_rows_from_s32(products + r * columns, (float *)(t->destination + (size_t)r * t->row_bytes),
                              scales[r * p->n_groups + g], p->packed->scales + g * p->n + first,
-                             p->packed->sums + g * p->n + first, p->packed->range.zero, columns, g > 0);
+                             p->packed->sums + g * p->n + first, p->packed->range.zero, columns,
+                             g > 0 || p->n_outliers > 0);
         }
     }
 }
@@ -291,9 +393,10 @@ static void run_int16(const pd_product *p, const task *t, const void *activation
                             .destination_stride = (int64_t)(t->row_bytes / sizeof(float))});
 }
 
-static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, const void *source) {
+static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, const void *source,
+                      void *shared) {
     if (p->packed && p->kind == PD_NUMBER_INT8) {
-        run_int8(p, worker, t, source);
+        run_int8(p, worker, t, source, shared);
         return;
     }
     if (p->packed && p->kind == PD_NUMBER_INT16) {
@@ -305,8 +408,26 @@ static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, con
     pd_gemm_run(p->gemms[last_chunk + 2 * last_panel], worker, t->source, weights, t->destination);
 }
 
+// Whether task `index` makes a panel's outlier weights: it does while the panel before is multiplied, so that
+// few wait for it. Else *index becomes what the task is among the others.
+static bool makes_outlier_weights(const pd_product *p, int64_t *index, int64_t *panel) {
+    if (p->n_outliers == 0) return false;
+    *panel = 0;
+    if (*index == 0) return true;
+    const int64_t turn = p->n_chunks + 1, turns = (*index - 1) / turn;
+    *panel = turns + 1;
+    if (*panel < p->n_panels && (*index - 1) % turn == 0) return true;
+    *index -= *panel + 1 < p->n_panels ? *panel + 1 : p->n_panels;
+    return false;
+}
+
 static void run_task(const pd_product *p, pd_worker *worker, int64_t index, const struct ggml_tensor *weights,
-                     const void *source, const struct ggml_tensor *destination) {
+                     const void *source, void *shared, const struct ggml_tensor *destination) {
+    int64_t made;
+    if (makes_outlier_weights(p, &index, &made)) {
+        make_outlier_weights(p, worker, made, source, shared);
+        return;
+    }
     const int64_t batch = index / p->tasks_per_batch, i2 = batch % p->n2, i3 = batch / p->n2;
     const int64_t within = index % p->tasks_per_batch, n_chunks = chunk_tasks(p);
     task t = {.batch = batch, .panel = within / n_chunks, .row_bytes = destination->nb[1]};
@@ -327,13 +448,15 @@ static void run_task(const pd_product *p, pd_worker *worker, int64_t index, cons
         t.destination = (char *)destination->data + (size_t)i3 * destination->nb[3] +
                         (size_t)i2 * destination->nb[2] + (size_t)row * destination->nb[1] +
                         (size_t)(t.panel * PD_PANEL_COLUMNS) * sizeof(float);
-        run_chunk(p, worker, &t, source);
+        run_chunk(p, worker, &t, source, shared);
     }
 }
 
 void pd_product_run(pd_product *p, pd_worker *worker, const struct ggml_tensor *weights, const void *source,
-                    struct ggml_tensor *destination, int nth) {
+                    void *shared, struct ggml_tensor *destination, int nth) {
     for (int64_t index; (index = pd_tasks_take(&p->tasks)) < p->n_tasks;)
-        run_task(p, worker, index, weights, source, destination);
-    pd_tasks_leave(&p->tasks, nth);
+        run_task(p, worker, index, weights, source, shared, destination);
+    if (!pd_tasks_leave(&p->tasks, nth) || p->n_outliers == 0) return;
+    for (int64_t panel = 0; panel < p->n_panels; panel++)
+        atomic_store_explicit(&p->ready[panel], false, memory_order_relaxed);
 }

@@ -37,18 +37,37 @@ static void scale_row(float *row, float factor, int64_t n) {
         row[i] *= factor;
 }
 
-void pd_rows_turn(float *row, int64_t n) {
+static int64_t turn_size(int64_t n) {
     int64_t size = 1;
     while (size < 64 && n % (2 * size) == 0)
         size *= 2;
-    const int64_t stride = n / size;
+    return size;
+}
+
+float pd_rows_turn_scale(int64_t n) {
+    return 1.0F / sqrtf((float)turn_size(n));
+}
+
+void pd_rows_turn(float *row, int64_t n) {
+    const int64_t size = turn_size(n), stride = n / size;
     for (int64_t half = 1; half < size; half *= 2) {
         for (int64_t first = 0; first < size; first += 2 * half) {
             // `half` pairs of neighbouring runs at once
             butterfly(row + first * stride, row + (first + half) * stride, half * stride);
         }
     }
-    scale_row(row, 1.0F / sqrtf((float)size), n);
+    scale_row(row, pd_rows_turn_scale(n), n);
+}
+
+void pd_rows_turned_unit(uint8_t *to, int64_t n, int64_t channel, int32_t zero) {
+    const int64_t size = turn_size(n), stride = n / size, column = channel / stride;
+    memset(to, zero, (size_t)n);
+    for (int64_t row = 0; row < size; row++) {
+        int sign = 1; // of the Hadamard matrix: minus for each bit that row and column share
+        for (int64_t shared = row & column; shared > 0; shared &= shared - 1)
+            sign = -sign;
+        to[row * stride + channel % stride] = (uint8_t)(zero + sign);
+    }
 }
 
 // The largest magnitude, as the bits of a float: those of non-negative floats are ordered like integers, with

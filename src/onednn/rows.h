@@ -49,6 +49,10 @@ static inline pd_int8_range pd_int8_range_for(bool saturating) {
 // but spreads an outlier, which would spoil its whole row's scale, over many numbers (Ashkboos et al. 2024,
 // QuaRot, https://arxiv.org/abs/2404.00456).
 void pd_rows_turn(float *row, int64_t n);
+// The turned row of a one at `channel` and zeros elsewhere, in eight bits with `zero` added: divided by
+// pd_rows_turn_scale its numbers are whole. Its product with turned weights is their row `channel`.
+void pd_rows_turned_unit(uint8_t *to, int64_t n, int64_t channel, int32_t zero);
+float pd_rows_turn_scale(int64_t n);
 // n numbers to bf16, rounded to the nearest, ties to even.
 void pd_rows_to_bf16(const float *from, uint16_t *to, int64_t n);
 // n numbers of an activation row in groups: to[i] = round(from[i] / scale) + zero with scales[g] = max

@@ -265,6 +265,7 @@ int main(int argc, char **argv) {
     const pd_lowering_params params = {.compute = PD_COMPUTE_F32, .strict = true};
     if (pd_lowering_create(&params, &f32, &err) != PD_OK) fatal(&err);
     run_windows(f32, reference);
+    if (getenv("PD_TEST_ONLY")) cmocka_set_test_filter(getenv("PD_TEST_ONLY")); // "int8", …
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bf16),
         cmocka_unit_test(int8),

@@ -1,0 +1,26 @@
+// The few channels that hold most of what activations are: eight bits for a whole row have little left for the
+// others, so that int8 products take these channels apart and multiply them as floats (Dettmers et al. 2022,
+// LLM.int8(), https://arxiv.org/abs/2208.07339). One node of the lowered graph for each of their activations.
+#pragma once
+
+#include "base/tasks.h"
+
+#include <ggml.h>
+
+enum { PD_OUTLIERS_MOST = 32 };
+
+// How many of n channels are taken apart: each is worth a float product of one inner number.
+static inline int64_t pd_outlier_count(int64_t n) {
+    return n / 8 < PD_OUTLIERS_MOST ? n / 8 : PD_OUTLIERS_MOST;
+}
+
+// Bytes of what pd_outliers_find leaves: the channels, in ascending order, and behind them its sums.
+size_t pd_outliers_bytes(const struct ggml_tensor *source);
+static inline const int32_t *pd_outlier_channels(const void *data) {
+    return data;
+}
+// Finds the pd_outlier_count channels of most energy in source's rows, all of whose batches are taken as one
+// matrix; each row counts alike, however large its numbers are. The same whatever the number of threads.
+// Called by each of nth threads; `tasks` are theirs. source: f32, its rows adjacent numbers; data: 64-byte
+// aligned.
+void pd_outliers_find(const struct ggml_tensor *source, void *data, pd_tasks *tasks, int nth);
