@@ -70,7 +70,7 @@ static struct ggml_tensor *owner(struct ggml_tensor *tensor) {
     return tensor->view_src ? tensor->view_src : tensor;
 }
 
-static bool all_alike;          // numbers are all one instead
+static bool all_alike;           // numbers are all one instead
 static int64_t outlier_channels; // of the source: so many channels are much larger than the others
 
 // Random numbers, with now and then a large one, as activations have.

@@ -310,8 +310,8 @@ static void run_outliers(struct ggml_tensor *node, int ith, int nth, void *user)
 static void run_activations(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
     const int32_t *channels = node->src[1] ? pd_outlier_channels(line_of(node->src[1])) : NULL;
-    pd_activations_fill(s->activations, node->src[0], channels, line_of(node),
-                        s->lowered->workers[ith].panel, ith, nth);
+    pd_activations_fill(s->activations, node->src[0], channels, line_of(node), s->lowered->workers[ith].panel,
+                        ith, nth);
 }
 
 static void run_attention_pack(struct ggml_tensor *node, int ith, int nth, void *user) {
