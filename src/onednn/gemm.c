@@ -133,8 +133,9 @@ static dnnl_status_t make_attributes(bool accumulate, dnnl_primitive_attr_t *att
 
 static dnnl_status_t describe_matrices(pd_gemm *gemm) {
     const pd_gemm_shape *s = &gemm->shape;
-    const dnnl_dims_t source = {s->m, s->k}, source_strides = {gemm->is_row ? s->k : s->source_stride_m,
-                                                               gemm->is_row ? 1 : s->source_stride_k};
+    const dnnl_dims_t source = {s->m, s->k},
+                      source_strides = {gemm->is_row ? s->k : s->source_stride_m,
+                                        gemm->is_row ? 1 : s->source_stride_k};
     const dnnl_dims_t weights = {s->k, s->n}, weights_strides = {s->weights_stride_k, s->weights_stride_n};
     const dnnl_dims_t destination = {s->m, s->n},
                       destination_strides = {gemm->is_column ? 1 : s->destination_stride_m, 1};
