@@ -279,8 +279,8 @@ static void largest_sums(void **state) {
 }
 
 // Channels that the others would drown in, were they rounded together: the errors would be 0.034, 0.017 and
-// 0.023 (the turn reaches no odd inner dimensions, and but eight numbers of 1,000), where the weights' rounding
-// alone gives 0.008.
+// 0.023 (the turn mixes no numbers of an odd row, and but eight at a time of 1,000), where the weights'
+// rounding alone gives 0.008.
 static void outliers(void **state) {
     (void)state;
     const product_case cases[] = {

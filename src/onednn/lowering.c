@@ -178,8 +178,8 @@ static bool is_narrow(struct ggml_cgraph *graph, const struct ggml_tensor *node)
     return false;
 }
 
-// What a product is made in, before any is rewritten. Narrow ones cost little, and nothing suffers more from
-// eight bits than the values that several heads share: they are made in floats.
+// What a product is made in, before any is rewritten. Narrow ones cost little, and several heads suffer from
+// what eight bits do to the keys and values they share: they are made in floats.
 static pd_number_kind kind_of(const pd_lowering *lowering, struct ggml_cgraph *graph,
                               const struct ggml_tensor *node) {
     if (!is_packable(node)) return lowering->choice.changing;
