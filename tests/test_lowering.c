@@ -70,7 +70,7 @@ static struct ggml_tensor *owner(struct ggml_tensor *tensor) {
     return tensor->view_src ? tensor->view_src : tensor;
 }
 
-static bool all_alike;          // numbers are all one instead
+static bool all_alike;           // numbers are all one instead
 static int64_t outlier_channels; // of the source: so many channels are much larger than the others
 
 // Random numbers, with now and then a large one, as activations have.
@@ -278,8 +278,9 @@ static void largest_sums(void **state) {
     all_alike = false;
 }
 
-// Channels that all the others would drown in, were they rounded together: the errors would be 0.017 where
-// rows are turned a little and 0.1 where they are not, beside 0.008 for the weights' rounding.
+// Channels that the others would drown in, were they rounded together: the errors would be 0.034, 0.017 and
+// 0.023 (the turn mixes no numbers of an odd row, and but eight at a time of 1,000), where the weights'
+// rounding alone gives 0.008.
 static void outliers(void **state) {
     (void)state;
     const product_case cases[] = {

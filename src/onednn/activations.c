@@ -96,8 +96,7 @@ void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *s
             memset(to + plan->inner, 0, (size_t)(plan->stride - plan->inner) * sizeof *to);
         } else {
             memcpy(row, from, (size_t)plan->inner * sizeof *row);
-            take_outliers(plan, channels, row,
-                          (char *)data + outliers_at(plan) + outlier_bytes(plan, i));
+            take_outliers(plan, channels, row, (char *)data + outliers_at(plan) + outlier_bytes(plan, i));
             pd_rows_turn(row, plan->inner);
             pd_rows_to_u8(row, (uint8_t *)data + i * plan->stride, scales + i * plan->n_groups, plan->inner,
                           plan->group, plan->range);

@@ -11,7 +11,7 @@ typedef struct pd_activations {
     bool transposed;     // the tensor's inner dimension is the strided one; kept so (bf16 only)
     int64_t rows, inner; // of one batch: rows and inner dimension as they lie in memory
     int64_t n_batches, stride, group, n_groups;
-    pd_int8_range range; // int8
+    pd_int8_range range;         // int8
     int64_t n_outliers;          // int8: of each row
     pd_number_kind outlier_kind; // f32 or bf16
 } pd_activations;

@@ -178,8 +178,8 @@ static bool is_narrow(struct ggml_cgraph *graph, const struct ggml_tensor *node)
     return false;
 }
 
-// What a product is made in, before any is rewritten. Narrow ones cost little, and nothing suffers more from
-// eight bits than the values that several heads share: they are made in floats.
+// What a product is made in, before any is rewritten. Narrow ones cost little, and several heads suffer from
+// what eight bits do to the keys and values they share: they are made in floats.
 static pd_number_kind kind_of(const pd_lowering *lowering, struct ggml_cgraph *graph,
                               const struct ggml_tensor *node) {
     if (!is_packable(node)) return lowering->choice.changing;
@@ -310,8 +310,8 @@ static void run_outliers(struct ggml_tensor *node, int ith, int nth, void *user)
 static void run_activations(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
     const int32_t *channels = node->src[1] ? pd_outlier_channels(line_of(node->src[1])) : NULL;
-    pd_activations_fill(s->activations, node->src[0], channels, line_of(node),
-                        s->lowered->workers[ith].panel, ith, nth);
+    pd_activations_fill(s->activations, node->src[0], channels, line_of(node), s->lowered->workers[ith].panel,
+                        ith, nth);
 }
 
 static void run_attention_pack(struct ggml_tensor *node, int ith, int nth, void *user) {

@@ -31,7 +31,8 @@ size_t pd_outliers_bytes(const struct ggml_tensor *source) {
     return PD_OUTLIERS_MOST * sizeof(int32_t) + (size_t)(s.n_blocks * s.n) * sizeof(float);
 }
 
-// Adds each channel's share of the row's energy. A row that has none to speak of, or infinities, says nothing.
+// Adds each channel's share of the row's energy. A row that has none to speak of, or infinities, says
+// nothing.
 PD_CLONES
 static void add_shares(const float *restrict row, float *restrict scores, int64_t n) {
     float lanes[LANES] = {0}; // of SIMD, for floats are not added in another order unasked

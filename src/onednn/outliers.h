@@ -1,6 +1,7 @@
-// The few channels that hold most of what activations are: eight bits for a whole row have little left for the
-// others, so that int8 products take these channels apart and multiply them as floats (Dettmers et al. 2022,
-// LLM.int8(), https://arxiv.org/abs/2208.07339). One node of the lowered graph for each of their activations.
+// The few channels that hold most of what activations are: eight bits for a whole row have little left for
+// the others, so that int8 products take these channels apart and multiply them as floats (Dettmers et al.
+// 2022, LLM.int8(), https://arxiv.org/abs/2208.07339). One node of the lowered graph for each of their
+// activations.
 #pragma once
 
 #include "base/tasks.h"

@@ -341,8 +341,8 @@ static void make_outlier_weights(const pd_product *p, pd_worker *worker, int64_t
     atomic_store_explicit(&p->ready[panel], true, memory_order_release);
 }
 
-// The outliers' part of the result, which the rest is added to. Their weights are in the making, for the task
-// that makes them was taken before.
+// The outliers' part of the result, which the rest is added to. Their weights are there or in the making, for
+// the task that makes them was taken before; the integers' product takes longer.
 static void run_outliers(const pd_product *p, pd_worker *worker, const task *t, const void *activations,
                          void *shared) {
     while (!atomic_load_explicit(&p->ready[t->panel], memory_order_acquire))
@@ -356,7 +356,6 @@ static void run_outliers(const pd_product *p, pd_worker *worker, const task *t, 
 
 static void run_int8(const pd_product *p, pd_worker *worker, const task *t, const void *activations,
                      void *shared) {
-    if (p->n_outliers > 0) run_outliers(p, worker, t, activations, shared);
     const int64_t rows = chunk_rows(p, t->chunk), first_row = t->chunk * p->chunk;
     const int64_t columns = pd_panel_columns(p->n, t->panel), first = t->panel * PD_PANEL_COLUMNS;
     const float *scales =
@@ -366,6 +365,7 @@ static void run_int8(const pd_product *p, pd_worker *worker, const task *t, cons
         const int last_group = g == p->n_groups - 1;
         pd_gemm_run(p->gemms[last_chunk + 2 * last_panel + 4 * last_group], worker, t->source + g * p->group,
                     pd_packed_block(p->packed, t->panel, g), worker->tile);
+        if (g == 0 && p->n_outliers > 0) run_outliers(p, worker, t, activations, shared);
         const int32_t *products = worker->tile; // [rows, columns]
         for (int64_t r = 0; r < rows; r++) {
             pd_rows_from_s32(products + r * columns, (float *)(t->destination + (size_t)r * t->row_bytes),
@@ -408,16 +408,14 @@ static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, con
     pd_gemm_run(p->gemms[last_chunk + 2 * last_panel], worker, t->source, weights, t->destination);
 }
 
-// Whether task `index` makes a panel's outlier weights: it does while the panel before is multiplied, so that
-// few wait for it. Else *index becomes what the task is among the others.
+// Whether task `index` makes the outlier weights of a panel, as the one before the panel's first chunk does:
+// it leaves the panel in its thread's cache. Else *index becomes what the task is among the others.
 static bool makes_outlier_weights(const pd_product *p, int64_t *index, int64_t *panel) {
     if (p->n_outliers == 0) return false;
-    *panel = 0;
-    if (*index == 0) return true;
-    const int64_t turn = p->n_chunks + 1, turns = (*index - 1) / turn;
-    *panel = turns + 1;
-    if (*panel < p->n_panels && (*index - 1) % turn == 0) return true;
-    *index -= *panel + 1 < p->n_panels ? *panel + 1 : p->n_panels;
+    const int64_t turn = p->n_chunks + 1;
+    *panel = *index / turn;
+    if (*panel < p->n_panels && *index % turn == 0) return true;
+    *index -= *panel < p->n_panels ? *panel + 1 : p->n_panels;
     return false;
 }
 

@@ -176,7 +176,7 @@ static agreement compare(const float *rows) {
 }
 
 // What is wanted: the same most likely token, and little divergence. The second always holds; the first is
-// only reported where activations are rounded to eight bits, by us or by ggml: neither reaches it.
+// only reported where numbers are rounded to eight bits, by us (weights too) or by ggml: neither reaches it.
 static void check(pd_compute_type compute, bool eight_bits, const char *name, double wanted_top1,
                   double most_divergence) {
     const pd_lowering_params params = {.compute = compute, .eight_bits = eight_bits, .strict = true};
