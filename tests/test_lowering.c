@@ -335,61 +335,6 @@ static void rows_that_are_no_numbers(void **state) {
     }
 }
 
-// Keys beside queries: few columns are not made in eight bits, also where queries are of one row.
-static void narrow_products(void **state) {
-    (void)state;
-    pd_lowering *lowering = create(3);
-    if (!lowering) skip();
-    enum { WIDE = 256, NARROW = 64, ROWS = 80 };
-    for (int one_row = 0; one_row < 2; one_row++) {
-        struct ggml_context *ctx =
-            ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
-        struct ggml_tensor *weights[2] = {ggml_new_tensor_2d(ctx, GGML_TYPE_F32, WIDE, WIDE),
-                                          ggml_new_tensor_2d(ctx, GGML_TYPE_F32, WIDE, NARROW)};
-        ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, backend.cpu);
-        assert_non_null(buffer);
-        ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-        struct ggml_tensor *rows = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, WIDE, ROWS), *asking = rows;
-        if (one_row) asking = ggml_view_2d(ctx, rows, WIDE, 1, rows->nb[1], (ROWS - 1) * rows->nb[1]);
-        ggml_set_input(rows);
-        ggml_set_output(rows);
-        struct ggml_tensor *products[3];
-        for (int i = 0; i < 2; i++) {
-            fill(weights[i], (uint64_t)i + 1);
-            products[i] = ggml_mul_mat(ctx, weights[i], i == 0 ? asking : rows);
-        }
-        products[2] = ggml_mul_mat(ctx, weights[1], ggml_cont(ctx, rows)); // beside none
-        struct ggml_cgraph *graph = ggml_new_graph(ctx);
-        for (int i = 0; i < 3; i++) {
-            ggml_set_output(products[i]);
-            ggml_build_forward_expand(graph, products[i]);
-        }
-        pd_lowered *handle;
-        pd_error err;
-        assert_int_equal(pd_lower(lowering, graph, params(), &handle, &err), PD_OK);
-        graph = pd_lowered_graph(handle);
-        ggml_gallocr_t allocator = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend.cpu));
-        assert_true(ggml_gallocr_alloc_graph(allocator, graph));
-        fill(rows, 3);
-        assert_int_equal(ggml_backend_graph_compute(backend.cpu, graph), GGML_STATUS_SUCCESS);
-        float expected[NARROW * ROWS];
-        const float *w = weights[1]->data, *x = rows->data;
-        for (int64_t i = 0; i < NARROW * ROWS; i++) {
-            double sum = 0.0;
-            for (int64_t j = 0; j < WIDE; j++)
-                sum += (double)w[i % NARROW * WIDE + j] * x[i / NARROW * WIDE + j];
-            expected[i] = (float)sum;
-        }
-        assert_true(relative_error(products[1]->data, expected, NARROW * ROWS) < 4e-3);
-        assert_true(relative_error(products[2]->data, expected, NARROW * ROWS) > 4e-3);
-        pd_lowered_free(handle);
-        ggml_gallocr_free(allocator);
-        ggml_backend_buffer_free(buffer);
-        ggml_free(ctx);
-    }
-    pd_lowering_free(lowering);
-}
-
 static void weight_types(void **state) {
     (void)state;
     for (int type = 0; type < GGML_TYPE_COUNT; type++) {
@@ -777,7 +722,6 @@ int main(void) {
         cmocka_unit_test(largest_sums),
         cmocka_unit_test(outliers),
         cmocka_unit_test(rows_that_are_no_numbers),
-        cmocka_unit_test(narrow_products),
         cmocka_unit_test(weight_types),
         cmocka_unit_test(views_and_batches),
         cmocka_unit_test(outer_products),

@@ -47,8 +47,12 @@ static size_t outlier_bytes(const pd_activations *plan, int64_t rows) {
     return (size_t)(rows * plan->n_outliers) * pd_number_bytes(plan->outlier_kind);
 }
 
+static size_t channels_at(const pd_activations *plan) {
+    return outliers_at(plan) + whole_lines(outlier_bytes(plan, plan->n_batches * plan->rows));
+}
+
 size_t pd_activations_bytes(const pd_activations *plan) {
-    return outliers_at(plan) + outlier_bytes(plan, plan->n_batches * plan->rows);
+    return channels_at(plan) + (size_t)plan->n_outliers * sizeof(int32_t);
 }
 
 const float *pd_activations_scales(const pd_activations *plan, const void *data, int64_t batch) {
@@ -57,6 +61,10 @@ const float *pd_activations_scales(const pd_activations *plan, const void *data,
 
 const void *pd_activations_outliers(const pd_activations *plan, const void *data, int64_t batch) {
     return (const char *)data + outliers_at(plan) + outlier_bytes(plan, batch * plan->rows);
+}
+
+const int32_t *pd_activations_channels(const pd_activations *plan, const void *data) {
+    return (const int32_t *)((const char *)data + channels_at(plan));
 }
 
 const uint8_t *pd_activations_units(const pd_activations *plan, const void *data) {
@@ -81,6 +89,8 @@ void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *s
     for (int64_t i = plan->n_outliers * ith / nth; i < plan->n_outliers * (ith + 1) / nth; i++)
         pd_rows_turned_unit((uint8_t *)data + units_at(plan) + i * plan->stride, plan->inner, channels[i],
                             plan->range.zero);
+    if (ith == 0 && plan->n_outliers > 0)
+        memcpy((char *)data + channels_at(plan), channels, (size_t)plan->n_outliers * sizeof *channels);
     for (int64_t i = n * ith / nth; i < n * (ith + 1) / nth; i++) {
         const int64_t batch = i / plan->rows;
         const float *from =

@@ -42,7 +42,6 @@ struct pd_lowered {
     int32_t n_threads;
     void *shared; // for whichever product runs
     size_t shared_bytes;
-    pd_number_kind *kinds; // [nodes of the old graph]: what products are made in
     step *steps;
     size_t n_steps;
     bool *dead; // [nodes of the old graph]: no longer computed
@@ -160,32 +159,19 @@ static bool is_packable(const struct ggml_tensor *node) {
     return node->op == GGML_OP_MUL_MAT && is_constant(weights) && weights->ne[2] == 1 && weights->ne[3] == 1;
 }
 
-static const struct ggml_tensor *owner(const struct ggml_tensor *tensor) {
-    return tensor->view_src ? tensor->view_src : tensor;
+// Eight bits cost most where many numbers become few: what goes back into the residual stream from the wide
+// inner layer of an FFN, and the keys and values that several heads share. These are made in floats.
+static bool narrows(const struct ggml_tensor *weights) {
+    return weights->ne[1] < weights->ne[0];
 }
 
-// Whether the product has few columns beside another one of the same rows: keys and values of grouped-query
-// attention beside queries, of which the last layer makes a row only.
-static bool is_narrow(struct ggml_cgraph *graph, const struct ggml_tensor *node) {
-    const struct ggml_tensor *weights = node->src[0], *rows = owner(node->src[1]);
-    if (2 * weights->ne[1] > weights->ne[0]) return false;
-    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
-        const struct ggml_tensor *other = ggml_graph_node(graph, i);
-        if (is_packable(other) && owner(other->src[1]) == rows && other->src[0]->ne[0] == weights->ne[0] &&
-            other->src[0]->ne[1] >= 2 * weights->ne[1])
-            return true;
-    }
-    return false;
-}
-
-// What a product is made in, before any is rewritten. Narrow ones cost little, and several heads suffer from
-// what eight bits do to the keys and values they share: they are made in floats.
-static pd_number_kind kind_of(const pd_lowering *lowering, struct ggml_cgraph *graph,
-                              const struct ggml_tensor *node) {
+static pd_number_kind kind_of(const pd_lowering *lowering, const struct ggml_tensor *node) {
     if (!is_packable(node)) return lowering->choice.changing;
     const bool quantised = ggml_is_quantized(node->src[0]->type);
     const pd_number_kind kind = quantised ? lowering->choice.quantised : lowering->choice.floating;
-    return kind == PD_NUMBER_INT8 && is_narrow(graph, node) ? lowering->choice.changing : kind;
+    if (kind == PD_NUMBER_INT8 && !lowering->params.everything && narrows(node->src[0]))
+        return lowering->choice.changing;
+    return kind;
 }
 
 // f32 products read f32 weights where they lie and convert others on the way: packed ones would take four
@@ -225,14 +211,14 @@ static pd_status do_without(pd_lowering *lowering, lacking what, const pd_error 
 }
 
 // All constant weights of the graph, packed; with the store's mutex held.
-static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_number_kind *kinds,
-                      const pd_lower_params *params, pd_worker *workers, pd_error *err) {
+static pd_status pack(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lower_params *params,
+                      pd_worker *workers, pd_error *err) {
     pd_store *store = &lowering->store;
     if (atomic_load(&store->full)) return PD_OK;
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (!is_product(lowering, node)) continue;
-        const pd_number_kind kind = kinds[i];
+        const pd_number_kind kind = kind_of(lowering, node);
         if (!wants_packing(node, kind)) continue;
         pd_packed *packed;
         pd_status status = pd_store_get(store, lowering->cache, node->src[0], kind, lowering->choice.group,
@@ -268,10 +254,9 @@ static pd_status lock_store(pd_lowering *lowering, const pd_lower_params *params
 }
 
 static pd_status pack_or_fall_back(pd_lowering *lowering, struct ggml_cgraph *graph,
-                                   const pd_number_kind *kinds, const pd_lower_params *params,
-                                   pd_worker *workers, pd_error *err) {
+                                   const pd_lower_params *params, pd_worker *workers, pd_error *err) {
     pd_error lack = {0};
-    pd_status status = pack(lowering, graph, kinds, params, workers, &lack);
+    pd_status status = pack(lowering, graph, params, workers, &lack);
     if (status != PD_OK) pd_store_drop_empty(&lowering->store, lowering->cache);
     // PD_COMPUTE_AUTO picks what there is room for.
     const bool must_pack = lowering->params.strict && lowering->params.compute != PD_COMPUTE_AUTO;
@@ -386,9 +371,10 @@ static pd_status reserve_shared(pd_lowered *lowered, size_t bytes, pd_error *err
 }
 
 // `sum`: the node that adds the product to what is there, and becomes the one that computes it; NULL: none.
-static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, pd_number_kind kind,
-                               struct ggml_tensor *sum, pd_error *err) {
+static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor *sum,
+                               pd_error *err) {
     pd_lowering *lowering = lowered->lowering;
+    pd_number_kind kind = kind_of(lowering, node);
     const pd_packed *packed =
         wants_packing(node, kind) ? pd_store_find(&lowering->store, node->src[0], kind) : NULL;
     if (!packed && pd_number_is_integer(kind)) kind = lowering->choice.changing; // which needs no packing
@@ -484,7 +470,7 @@ static pd_status rewrite_sums(pd_lowered *lowered, struct ggml_cgraph *graph, pd
         struct ggml_tensor *product = added_product(lowered->lowering, graph, node);
         if (!product) continue;
         const struct ggml_tensor *between = node->src[1];
-        PD_TRY(lower_product(lowered, product, lowered->lowering->choice.changing, node, err));
+        PD_TRY(lower_product(lowered, product, node, err));
         if (node->op == GGML_OP_ADD) continue; // left to ggml
         mark_dead(lowered, graph, product);
         mark_dead(lowered, graph, between);
@@ -496,7 +482,7 @@ static pd_status rewrite_products(pd_lowered *lowered, struct ggml_cgraph *graph
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         struct ggml_tensor *node = ggml_graph_node(graph, i);
         if (!lowered->dead[i] && is_product(lowered->lowering, node))
-            PD_TRY(lower_product(lowered, node, lowered->kinds[i], NULL, err));
+            PD_TRY(lower_product(lowered, node, NULL, err));
     }
     return PD_OK;
 }
@@ -518,16 +504,11 @@ static pd_status lowered_init(pd_lowered *lowered, pd_lowering *lowering, struct
     const size_t bytes = 3 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
     lowered->ctx = ggml_init((struct ggml_init_params){.mem_size = bytes, .no_alloc = true});
     lowered->steps = calloc(3 * n_nodes + 1, sizeof *lowered->steps);
-    lowered->kinds = calloc(n_nodes + 1, sizeof *lowered->kinds);
     lowered->dead = calloc(n_nodes + 1, sizeof *lowered->dead);
     lowered->workers = calloc((size_t)params->n_threads, sizeof *lowered->workers);
-    if (!lowered->ctx || !lowered->steps || !lowered->kinds || !lowered->dead || !lowered->workers)
+    if (!lowered->ctx || !lowered->steps || !lowered->dead || !lowered->workers)
         return pd_fail_memory(err, bytes, "a lowered graph");
     lowered->graph = ggml_new_graph_custom(lowered->ctx, size, false);
-    for (int i = 0; i < (int)n_nodes; i++) {
-        struct ggml_tensor *node = ggml_graph_node(graph, i);
-        if (is_product(lowering, node)) lowered->kinds[i] = kind_of(lowering, graph, node);
-    }
     for (int32_t i = 0; i < params->n_threads; i++)
         PD_TRY(pd_worker_create(lowering->cache, &lowered->workers[i], err));
     return PD_OK;
@@ -544,7 +525,7 @@ pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lo
     const int64_t start = ggml_time_us();
     if (status == PD_OK) status = lock_store(lowering, params, err);
     if (status == PD_OK) {
-        status = pack_or_fall_back(lowering, graph, lowered->kinds, params, lowered->workers, err);
+        status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
         lowered->pack_ms = (double)(ggml_time_us() - start) * 1e-3;
         if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
         if (status == PD_OK) status = rewrite_sums(lowered, graph, err);
@@ -601,7 +582,6 @@ void pd_lowered_free(pd_lowered *lowered) {
     free(lowered->workers);
     free(lowered->steps);
     free(lowered->shared);
-    free(lowered->kinds);
     free(lowered->dead);
     if (lowered->ctx) ggml_free(lowered->ctx);
     free(lowered);

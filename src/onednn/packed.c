@@ -1,6 +1,11 @@
 #include "onednn/packed.h"
 
+#include "onednn/clones.h"
 #include "onednn/int16.h"
+#include "onednn/outliers.h"
+
+#include <float.h>
+#include <math.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +72,8 @@ void pd_packed_free(pd_gemm_cache *cache, pd_packed *packed) {
     free(packed->data);
     free(packed->scales);
     free(packed->sums);
+    free(packed->rests);
+    free(packed->rest_scales);
     free(packed);
 }
 
@@ -78,9 +85,21 @@ static size_t count_sums(const pd_packed *packed) {
     return packed->kind == PD_NUMBER_INT8 ? count_scales(packed) : 0;
 }
 
+static bool has_rests(const pd_packed *packed) {
+    return packed->kind == PD_NUMBER_INT8 && pd_outlier_count(packed->k) > 0;
+}
+
+// Of a panel.
+static size_t rest_bytes(const pd_packed *packed) {
+    return (size_t)packed->k * (PD_PANEL_MOST / 2);
+}
+
 size_t pd_packed_bytes(const pd_packed *packed) {
+    const size_t rests =
+        has_rests(packed) ? rest_bytes(packed) * (size_t)packed->n_panels + (size_t)packed->n * sizeof(float)
+                          : 0;
     return packed->panel_bytes * (size_t)packed->n_panels + count_scales(packed) * sizeof(float) +
-           count_sums(packed) * sizeof(int32_t);
+           count_sums(packed) * sizeof(int32_t) + rests;
 }
 
 pd_status pd_packed_allocate(pd_packed *packed, pd_error *err) {
@@ -88,21 +107,28 @@ pd_status pd_packed_allocate(pd_packed *packed, pd_error *err) {
     const size_t n_scales = count_scales(packed), n_sums = count_sums(packed);
     if (n_scales > 0) packed->scales = malloc(n_scales * sizeof *packed->scales);
     if (n_sums > 0) packed->sums = malloc(n_sums * sizeof *packed->sums);
-    if (!packed->data || (n_scales > 0 && !packed->scales) || (n_sums > 0 && !packed->sums)) {
-        free(packed->data);
-        free(packed->scales);
-        free(packed->sums);
-        packed->data = NULL;
-        packed->scales = NULL;
-        packed->sums = NULL;
-        return pd_fail_memory(err, pd_packed_bytes(packed), "packed weights");
+    if (has_rests(packed)) {
+        packed->rests = pd_aligned_alloc(rest_bytes(packed) * (size_t)packed->n_panels);
+        packed->rest_scales = malloc((size_t)packed->n * sizeof *packed->rest_scales);
     }
-    return PD_OK;
+    if (packed->data && (n_scales == 0 || packed->scales) && (n_sums == 0 || packed->sums) &&
+        (!has_rests(packed) || (packed->rests && packed->rest_scales)))
+        return PD_OK;
+    free(packed->data);
+    free(packed->scales);
+    free(packed->sums);
+    free(packed->rests);
+    free(packed->rest_scales);
+    packed->data = packed->rests = NULL;
+    packed->scales = packed->rest_scales = NULL;
+    packed->sums = NULL;
+    return pd_fail_memory(err, pd_packed_bytes(packed), "packed weights");
 }
 
-// A row in f32, and a column's scales and sums.
+// A row in f32, another for what is left of it, and a column's scales and sums.
 static size_t column_bytes(const pd_packed *packed) {
-    return (size_t)packed->k * sizeof(float) + (size_t)packed->n_groups * (sizeof(float) + sizeof(int32_t));
+    return (size_t)packed->k * 2 * sizeof(float) +
+           (size_t)packed->n_groups * (sizeof(float) + sizeof(int32_t));
 }
 
 // Behind them the panel's columns in the packed kind, plain (of int16 one).
@@ -115,12 +141,71 @@ const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t gr
     return packed->like[(panel == packed->n_panels - 1) + 2 * (group == packed->n_groups - 1)];
 }
 
+// ---- what is left ------------------------------------------------------------------------------------------
+
+enum { REST_MOST = 7, REST_ZERO = 8 }; // four bits
+
+PD_CLONES
+static float largest_rest(float *restrict rest, const float *restrict rounded, int64_t k) {
+    float most = 0.0F;
+    for (int64_t i = 0; i < k; i++) {
+        rest[i] -= rounded[i];
+        const float magnitude = fabsf(rest[i]);
+        most = magnitude > most ? magnitude : most; // NaN counts as nothing: the scales tell of it
+    }
+    return most;
+}
+
+// rest: the column itself; row: room. The turn undoes itself.
+static void keep_rest(pd_packed *packed, int64_t column, const int8_t *numbers, const float *scales,
+                      float *row, float *rest) {
+    for (int64_t i = 0; i < packed->k; i++)
+        row[i] = (float)numbers[i] * scales[i / packed->group];
+    pd_rows_turn(row, packed->k);
+    const float most = largest_rest(rest, row, packed->k), scale = most / (float)REST_MOST;
+    const float inverse = (float)REST_MOST / most;
+    packed->rest_scales[column] = scale;
+    const int64_t within = column % PD_PANEL_COLUMNS, panel = column / PD_PANEL_COLUMNS;
+    const int64_t last = packed->n_panels - 1; // which may have more columns than others
+    const int64_t at = panel > last ? within + PD_PANEL_COLUMNS : within;
+    unsigned char *to = packed->rests + rest_bytes(packed) * (size_t)(panel > last ? last : panel) + at / 2;
+    for (int64_t i = 0; i < packed->k; i++) {
+        const float steps = inverse <= FLT_MAX ? rest[i] * inverse : 0.0F;
+        const unsigned value = steps >= -REST_MOST && steps <= REST_MOST
+                                   ? (unsigned)(lrintf(steps) + REST_ZERO)
+                                   : (unsigned)REST_ZERO;
+        unsigned char *byte = to + i * (PD_PANEL_MOST / 2);
+        *byte = (unsigned char)(at % 2 == 0 ? value : *byte | value << 4);
+    }
+}
+
+PD_CLONES
+static void add_rests(const unsigned char *restrict rests, const float *restrict scales, float *restrict to,
+                      int64_t n_pairs) {
+    for (int64_t j = 0; j < n_pairs; j++) {
+        to[2 * j] += (float)((int)(rests[j] & 15U) - REST_ZERO) * scales[2 * j];
+        to[2 * j + 1] += (float)((int)(rests[j] >> 4) - REST_ZERO) * scales[2 * j + 1];
+    }
+}
+
+void pd_packed_add_rest(const pd_packed *packed, int64_t panel, int64_t channel, float *to) {
+    const int64_t columns = pd_panel_columns(packed->n, panel), pairs = columns / 2;
+    const unsigned char *rests =
+        packed->rests + rest_bytes(packed) * (size_t)panel + (size_t)channel * (PD_PANEL_MOST / 2);
+    const float *scales = packed->rest_scales + panel * PD_PANEL_COLUMNS;
+    add_rests(rests, scales, to, pairs);
+    if (columns % 2 != 0)
+        to[columns - 1] += (float)((int)(rests[pairs] & 15U) - REST_ZERO) * scales[columns - 1];
+}
+
+// ---- packing -----------------------------------------------------------------------------------------------
+
 // A column's weights as plain numbers of the packed kind; its scales and sums go where products look for
 // them.
 static void round_column(pd_packed *packed, const pd_worker *worker, int64_t column, void *numbers) {
     const struct ggml_tensor *source = packed->source;
     const int64_t k = packed->k, n_groups = packed->n_groups;
-    float *row = worker->panel, *scales = row + k;
+    float *row = worker->panel, *rest = row + k, *scales = rest + k;
     int32_t *sums = (int32_t *)(scales + n_groups);
     pd_rows_to_f32(source->type, (const char *)source->data + (size_t)column * source->nb[1], row, k);
     if (packed->kind == PD_NUMBER_BF16) {
@@ -130,8 +215,10 @@ static void round_column(pd_packed *packed, const pd_worker *worker, int64_t col
     if (packed->kind == PD_NUMBER_INT16) {
         pd_rows_to_s16(row, numbers, scales, k, packed->group, PD_INT16_WEIGHT_MOST);
     } else {
+        if (packed->rests) memcpy(rest, row, (size_t)k * sizeof *rest);
         pd_rows_turn(row, k);
         pd_rows_to_s8(row, numbers, scales, sums, k, packed->group, packed->range);
+        if (packed->rests) keep_rest(packed, column, numbers, scales, row, rest);
     }
     for (int64_t g = 0; g < n_groups; g++) {
         packed->scales[g * packed->n + column] = scales[g];

@@ -42,6 +42,10 @@ typedef struct pd_packed {
     unsigned char *data; // [n_panels][n_groups] blocks; int16: [n_panels], as int16.h has them
     float *scales;       // integers: [n_groups][n]
     int32_t *sums;       // int8: [n_groups][n]; else NULL
+    // int8 whose activations have outliers: what the eight bits leave of the weights, before they are turned,
+    // in four bits with a scale a column. Outliers' weights are made whole with it. Else NULL.
+    unsigned char *rests; // [n_panels][k][PD_PANEL_MOST / 2]: two columns a byte, eight added
+    float *rest_scales;   // [n]
     bool ready;
     atomic_int next_panel; // while packing
 } pd_packed;
@@ -64,6 +68,8 @@ const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t gr
 static inline const void *pd_packed_block(const pd_packed *packed, int64_t panel, int64_t group) {
     return packed->data + (size_t)panel * packed->panel_bytes + (size_t)group * packed->block_bytes;
 }
+// to[j] += what is left of weights[channel, j] for the columns of a panel.
+void pd_packed_add_rest(const pd_packed *packed, int64_t panel, int64_t channel, float *to);
 static inline int64_t pd_packed_group(const pd_packed *packed, int64_t group) {
     const int64_t left = packed->k - group * packed->group;
     return left < packed->group ? left : packed->group;

@@ -336,6 +336,9 @@ static void make_outlier_weights(const pd_product *p, pd_worker *worker, int64_t
                              p->packed->range.zero, columns, g > 0);
         }
     }
+    const int32_t *channels = pd_activations_channels(&p->activations, activations);
+    for (int64_t r = 0; r < p->n_outliers; r++)
+        pd_packed_add_rest(p->packed, panel, channels[r], rows + r * columns);
     pd_rows_convert(GGML_TYPE_F32, rows, p->activations.outlier_kind, outlier_weights(p, shared, panel), NULL,
                     p->n_outliers * columns);
     atomic_store_explicit(&p->ready[panel], true, memory_order_release);
