@@ -18,7 +18,7 @@
 
 #include <cmocka.h> // wants the above
 
-enum { WINDOW = 512, MOST_WINDOWS = 8 };
+enum { WINDOW = 512, MOST_WINDOWS = 24 };
 
 static pd_weights weights;
 static pd_backend backend;
