@@ -34,4 +34,5 @@ echo "test_real: $gguf"
 "$build/test_real" "$gguf"
 PD_TEST_SMOLLM2=$gguf "$build/tests/test_text"
 # What the compute types cost, on a few thousand tokens of prose; there is none to cost without oneDNN.
-[ ! -x "$build/test_compute" ] || "$build/test_compute" "$gguf" docs/algorithm.md docs/architecture.md
+[ ! -x "$build/test_compute" ] || "$build/test_compute" "$gguf" docs/algorithm.md docs/architecture.md \
+    docs/training.md docs/pocket.md

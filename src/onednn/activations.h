@@ -25,9 +25,9 @@ size_t pd_activations_bytes(const pd_activations *plan);
 const float *pd_activations_scales(const pd_activations *plan, const void *data, int64_t batch);
 // Where batch b's outliers are: [rows][n_outliers].
 const void *pd_activations_outliers(const pd_activations *plan, const void *data, int64_t batch);
-// For each outlier the row that a one in its channel alone would be, [n_outliers][stride], divided by
 // The outliers' channels, [n_outliers].
 const int32_t *pd_activations_channels(const pd_activations *plan, const void *data);
+// For each outlier the row that a one in its channel alone would be, [n_outliers][stride], divided by
 // pd_rows_turn_scale: products with them are the weights that outliers want.
 const uint8_t *pd_activations_units(const pd_activations *plan, const void *data);
 // Converts thread ith's share of source's rows; int8 ones are turned first (pd_rows_turn), without the

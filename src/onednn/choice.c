@@ -85,12 +85,16 @@ static void describe_unpacked(pd_choice *choice) {
 }
 
 static void describe(pd_choice *choice) {
-    const char *quantised = pd_number_name(choice->quantised), *floating = pd_number_name(choice->floating);
+    const size_t size = sizeof choice->description;
+    const char *changing = pd_number_name(choice->changing), *floating = pd_number_name(choice->floating);
+    char quantised[32];
+    snprintf(quantised, sizeof quantised, "%s", pd_number_name(choice->quantised));
+    if (choice->quantised == PD_NUMBER_INT8) // which leaves products that narrow to floats
+        snprintf(quantised, sizeof quantised, "int8 and %s", changing);
     if (choice->quantised == choice->floating) {
-        snprintf(choice->description, sizeof choice->description, "%s (%s)", quantised, cpu_name());
+        snprintf(choice->description, size, "%s (%s)", quantised, cpu_name());
     } else {
-        snprintf(choice->description, sizeof choice->description, "%s, %s for float weights (%s)", quantised,
-                 floating, cpu_name());
+        snprintf(choice->description, size, "%s, %s for float weights (%s)", quantised, floating, cpu_name());
     }
 }
 

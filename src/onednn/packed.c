@@ -5,7 +5,6 @@
 #include "onednn/outliers.h"
 
 #include <float.h>
-#include <math.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -131,10 +130,11 @@ static size_t column_bytes(const pd_packed *packed) {
            (size_t)packed->n_groups * (sizeof(float) + sizeof(int32_t));
 }
 
-// Behind them the panel's columns in the packed kind, plain (of int16 one).
+// Behind them the panel's columns in the packed kind, plain (of int16 one), and what is left of them.
 size_t pd_packed_worker_bytes(const pd_packed *packed) {
     const size_t columns = packed->kind == PD_NUMBER_INT16 ? 1 : PD_PANEL_MOST;
-    return column_bytes(packed) + (size_t)packed->k * columns * pd_number_bytes(packed->kind);
+    const size_t left = has_rests(packed) ? 1 : 0; // a byte each
+    return column_bytes(packed) + (size_t)packed->k * columns * (pd_number_bytes(packed->kind) + left);
 }
 
 const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t group) {
@@ -145,37 +145,61 @@ const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t gr
 
 enum { REST_MOST = 7, REST_ZERO = 8 }; // four bits
 
+// Makes it the rest and returns its largest magnitude, whose bits are ordered like integers; that of NaN is
+// one.
 PD_CLONES
 static float largest_rest(float *restrict rest, const float *restrict rounded, int64_t k) {
-    float most = 0.0F;
+    int32_t most = 0;
     for (int64_t i = 0; i < k; i++) {
         rest[i] -= rounded[i];
-        const float magnitude = fabsf(rest[i]);
-        most = magnitude > most ? magnitude : most; // NaN counts as nothing: the scales tell of it
+        int32_t bits;
+        memcpy(&bits, &rest[i], sizeof bits);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
     }
-    return most;
+    float magnitude;
+    memcpy(&magnitude, &most, sizeof magnitude);
+    return magnitude;
 }
 
-// rest: the column itself; row: room. The turn undoes itself.
+// Adding and taking away 1.5 · 2²³ rounds to the nearest integer, whose bits are then the lowest.
+PD_CLONES
+static void round_rest(const float *restrict rest, unsigned char *restrict to, float inverse, int64_t k) {
+    const float rounder = 12582912.0F;
+    for (int64_t i = 0; i < k; i++) {
+        const float rounded = rest[i] * inverse + rounder;
+        uint32_t bits;
+        memcpy(&bits, &rounded, sizeof bits);
+        to[i] = (unsigned char)((bits + REST_ZERO) & 15U);
+    }
+}
+
+// rest: the column itself; row: room; to: [k]. The turn undoes itself.
 static void keep_rest(pd_packed *packed, int64_t column, const int8_t *numbers, const float *scales,
-                      float *row, float *rest) {
-    for (int64_t i = 0; i < packed->k; i++)
-        row[i] = (float)numbers[i] * scales[i / packed->group];
+                      float *row, float *rest, unsigned char *to) {
+    for (int64_t g = 0; g < packed->n_groups; g++) {
+        const int64_t first = g * packed->group, end = first + pd_packed_group(packed, g);
+        for (int64_t i = first; i < end; i++)
+            row[i] = (float)numbers[i] * scales[g];
+    }
     pd_rows_turn(row, packed->k);
-    const float most = largest_rest(rest, row, packed->k), scale = most / (float)REST_MOST;
-    const float inverse = (float)REST_MOST / most;
-    packed->rest_scales[column] = scale;
-    const int64_t within = column % PD_PANEL_COLUMNS, panel = column / PD_PANEL_COLUMNS;
-    const int64_t last = packed->n_panels - 1; // which may have more columns than others
-    const int64_t at = panel > last ? within + PD_PANEL_COLUMNS : within;
-    unsigned char *to = packed->rests + rest_bytes(packed) * (size_t)(panel > last ? last : panel) + at / 2;
-    for (int64_t i = 0; i < packed->k; i++) {
-        const float steps = inverse <= FLT_MAX ? rest[i] * inverse : 0.0F;
-        const unsigned value = steps >= -REST_MOST && steps <= REST_MOST
-                                   ? (unsigned)(lrintf(steps) + REST_ZERO)
-                                   : (unsigned)REST_ZERO;
-        unsigned char *byte = to + i * (PD_PANEL_MOST / 2);
-        *byte = (unsigned char)(at % 2 == 0 ? value : *byte | value << 4);
+    const float most = largest_rest(rest, row, packed->k), inverse = (float)REST_MOST / most;
+    packed->rest_scales[column] = most / (float)REST_MOST;
+    round_rest(rest, to, inverse <= FLT_MAX ? inverse : 0.0F, packed->k);
+}
+
+// A panel's rests, from [columns][k] bytes of four bits.
+static void fill_rests(pd_packed *packed, int64_t panel, const unsigned char *from) {
+    const int64_t k = packed->k, columns = pd_panel_columns(packed->n, panel);
+    unsigned char *to = packed->rests + rest_bytes(packed) * (size_t)panel;
+    enum { ROWS = 64 }; // of so many the columns' lines stay in the cache
+    for (int64_t first = 0; first < k; first += ROWS) {
+        const int64_t end = first + ROWS < k ? first + ROWS : k;
+        for (int64_t j = 0; j < columns; j += 2) {
+            const unsigned char *even = from + j * k, *odd = j + 1 < columns ? even + k : even;
+            for (int64_t i = first; i < end; i++)
+                to[i * (PD_PANEL_MOST / 2) + j / 2] = (unsigned char)(even[i] | odd[i] << 4);
+        }
     }
 }
 
@@ -202,7 +226,8 @@ void pd_packed_add_rest(const pd_packed *packed, int64_t panel, int64_t channel,
 
 // A column's weights as plain numbers of the packed kind; its scales and sums go where products look for
 // them.
-static void round_column(pd_packed *packed, const pd_worker *worker, int64_t column, void *numbers) {
+static void round_column(pd_packed *packed, const pd_worker *worker, int64_t column, void *numbers,
+                         unsigned char *left) {
     const struct ggml_tensor *source = packed->source;
     const int64_t k = packed->k, n_groups = packed->n_groups;
     float *row = worker->panel, *rest = row + k, *scales = rest + k;
@@ -218,7 +243,7 @@ static void round_column(pd_packed *packed, const pd_worker *worker, int64_t col
         if (packed->rests) memcpy(rest, row, (size_t)k * sizeof *rest);
         pd_rows_turn(row, k);
         pd_rows_to_s8(row, numbers, scales, sums, k, packed->group, packed->range);
-        if (packed->rests) keep_rest(packed, column, numbers, scales, row, rest);
+        if (packed->rests) keep_rest(packed, column, numbers, scales, row, rest, left);
     }
     for (int64_t g = 0; g < n_groups; g++) {
         packed->scales[g * packed->n + column] = scales[g];
@@ -232,7 +257,7 @@ static void fill_int16_panel(pd_packed *packed, const pd_worker *worker, int64_t
     int16_t *numbers = (int16_t *)((char *)worker->panel + column_bytes(packed));
     int16_t *to = (int16_t *)(packed->data + (size_t)panel * packed->panel_bytes);
     for (int64_t j = 0; j < columns; j++) {
-        round_column(packed, worker, first + j, numbers);
+        round_column(packed, worker, first + j, numbers, NULL);
         pd_int16_set_column(to, packed->k, j, numbers);
     }
     for (int64_t j = columns; j % PD_INT16_COLUMNS != 0; j++)
@@ -243,8 +268,12 @@ static void fill_panel(pd_packed *packed, pd_worker *worker, int64_t panel) {
     const int64_t k = packed->k, columns = pd_panel_columns(packed->n, panel);
     unsigned char *plain = (unsigned char *)worker->panel + column_bytes(packed);
     const size_t number = pd_number_bytes(packed->kind);
-    for (int64_t j = 0; j < columns; j++)
-        round_column(packed, worker, panel * PD_PANEL_COLUMNS + j, plain + (size_t)(j * k) * number);
+    unsigned char *left = plain + (size_t)(k * PD_PANEL_MOST) * number; // [columns][k], if any
+    for (int64_t j = 0; j < columns; j++) {
+        round_column(packed, worker, panel * PD_PANEL_COLUMNS + j, plain + (size_t)(j * k) * number,
+                     left + j * k);
+    }
+    if (packed->rests) fill_rests(packed, panel, left);
     for (int64_t g = 0; g < packed->n_groups; g++) {
         unsigned char *block =
             packed->data + (size_t)panel * packed->panel_bytes + (size_t)g * packed->block_bytes;

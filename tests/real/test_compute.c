@@ -175,8 +175,9 @@ static agreement compare(const float *rows) {
     return (agreement){same / n, divergence / n};
 }
 
-// What is wanted: the same most likely token, and little divergence. The second always holds; the first is
-// only reported where numbers are rounded to eight bits, by us (weights too) or by ggml: neither reaches it.
+// What is wanted: the same most likely token, and little divergence. The first is a share of so many tokens,
+// known within its standard error; and only reported of ggml's own eight bits, and of ours where they are
+// seven and a half, for want of VNNI: neither reaches it.
 static void check(pd_compute_type compute, bool eight_bits, const char *name, double wanted_top1,
                   double most_divergence) {
     const pd_lowering_params params = {.compute = compute, .eight_bits = eight_bits, .strict = true};
@@ -193,7 +194,7 @@ static void check(pd_compute_type compute, bool eight_bits, const char *name, do
     run_windows(lowering, rows);
     const agreement a = compare(rows);
     const char *made_in = lowering ? pd_lowering_description(lowering) : name;
-    const bool must_agree = strncmp(made_in, "int8", 4) != 0 && strncmp(made_in, "ggml", 4) != 0;
+    const bool must_agree = strncmp(made_in, "ggml", 4) != 0 && strcmp(made_in, "int8 and f32 (avx2)") != 0;
     print_message(
         "%-16s %zu tokens: top-1 agrees with f32 in %.2f %% (wanted %.0f %%), mean KL %.2e (at most %.0e)\n",
         made_in, n_windows * WINDOW, 100.0 * a.top1, 100.0 * wanted_top1, a.divergence, most_divergence);
