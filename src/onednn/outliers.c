@@ -72,7 +72,7 @@ static void score_block(const search *s, const struct ggml_tensor *source, int64
 
 // The `count` highest scores' channels; of equal ones the first.
 static void pick(const float *scores, int64_t n, int64_t count, int32_t *channels) {
-    int32_t best[PD_OUTLIERS_MOST]; // highest first
+    int32_t best[PD_OUTLIERS_MOST] = {0}; // highest first
     int64_t n_best = 0;
     for (int64_t i = 0; i < n; i++) {
         if (n_best == count && !(scores[i] > scores[best[count - 1]])) continue;
