@@ -106,13 +106,30 @@ static void measure(const char *name, dnnl_data_type_t source, dnnl_data_type_t 
     dnnl_engine_destroy(engine);
 }
 
+// Times our own kernels: all panels of the weights, shared out among the threads.
+static void time_panels(const char *name, void (*multiply)(const void *x, int64_t panel), const void *x,
+                        const char *kernel) {
+    double ms[ROUNDS];
+    for (int i = -2; i < ROUNDS; i++) { // two to warm up
+        const double start = pd_now_ms();
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic)
+#endif
+        for (int64_t panel = 0; panel < SIDE / PANEL; panel++)
+            multiply(x, panel);
+        if (i >= 0) ms[i] = pd_now_ms() - start;
+    }
+    report(name, ms, kernel);
+}
+
 typedef struct {
     int16_t *source, *weights; // [ROWS][STRIDE], [SIDE / PANEL] panels
     float *source_scales, *weights_scales, *destination;
 } int16_matrices;
 
 // A panel's products, in chunks of rows as a prefill's tasks are.
-static void multiply_panel(const int16_matrices *x, int64_t panel) {
+static void multiply_int16_panel(const void *matrices, int64_t panel) {
+    const int16_matrices *x = matrices;
     for (int64_t row = 0; row < ROWS; row += CHUNK) {
         pd_int16_multiply(&(pd_int16_product){.rows = ROWS - row < CHUNK ? ROWS - row : CHUNK,
                                               .columns = PANEL,
@@ -153,17 +170,7 @@ static void measure_int16(void) {
     const int16_matrices x = {numbers(source * sizeof(int16_t)), numbers(weights * sizeof(int16_t)),
                               scales((size_t)ROWS * GROUPS), scales((size_t)GROUPS * SIDE),
                               numbers(source * sizeof(float))};
-    double ms[ROUNDS];
-    for (int i = -2; i < ROUNDS; i++) {
-        const double start = pd_now_ms();
-#ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic)
-#endif
-        for (int64_t panel = 0; panel < SIDE / PANEL; panel++)
-            multiply_panel(&x, panel);
-        if (i >= 0) ms[i] = pd_now_ms() - start;
-    }
-    report("int16", ms, "ours: vpmaddwd");
+    time_panels("int16", multiply_int16_panel, &x, "ours: vpmaddwd");
     free(x.source);
     free(x.weights);
     free(x.source_scales);
@@ -171,37 +178,36 @@ static void measure_int16(void) {
     free(x.destination);
 }
 
+// One panel's; the others follow at a distance.
+static void multiply_tiles_panel(const void *first, int64_t panel) {
+    pd_amx_product product = *(const pd_amx_product *)first;
+    const size_t at = (size_t)panel;
+    product.weights = (const char *)product.weights + at * pd_amx_packed_bytes(product.kind, PANEL, SIDE);
+    product.destination = (char *)product.destination + at * PANEL * sizeof(float);
+    product.sums = (char *)product.sums + at * pd_amx_sums_bytes(ROWS, PANEL);
+    pd_amx_multiply(&product);
+}
+
 static void measure_tiles(const char *name, pd_number_kind kind) {
     if (!pd_amx_multiplies(kind, SIDE)) return;
-    const size_t number = pd_number_bytes(kind), stride = SIDE * number + 64;
-    const size_t panel_bytes = pd_amx_packed_bytes(kind, PANEL, SIDE),
-                 sums_bytes = pd_amx_sums_bytes(ROWS, PANEL);
-    char *source = numbers(ROWS * stride), *weights = numbers(SIDE / PANEL * panel_bytes),
+    const size_t stride = SIDE * pd_number_bytes(kind) + 64;
+    const size_t source_bytes = ROWS * stride, weights_bytes = pd_amx_packed_bytes(kind, SIDE, SIDE);
+    void *source = numbers(source_bytes), *weights = numbers(weights_bytes),
          *destination = numbers((size_t)ROWS * SIDE * sizeof(float)),
-         *sums = numbers(SIDE / PANEL * sums_bytes);
-    fill(source, ROWS * stride);
-    fill(weights, SIDE / PANEL * panel_bytes);
-    double ms[ROUNDS];
-    for (int i = -2; i < ROUNDS; i++) {
-        const double start = pd_now_ms();
-#ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic)
-#endif
-        for (size_t panel = 0; panel < SIDE / PANEL; panel++) {
-            pd_amx_multiply(&(pd_amx_product){.kind = kind,
-                                              .rows = ROWS,
-                                              .columns = PANEL,
-                                              .k = SIDE,
-                                              .source = source,
-                                              .source_stride = stride,
-                                              .weights = weights + panel * panel_bytes,
-                                              .destination = destination + panel * PANEL * sizeof(float),
-                                              .destination_stride = SIDE * sizeof(float),
-                                              .sums = sums + panel * sums_bytes});
-        }
-        if (i >= 0) ms[i] = pd_now_ms() - start;
-    }
-    report(name, ms, "ours: tiles");
+         *sums = numbers(pd_amx_sums_bytes(ROWS, SIDE));
+    fill(source, source_bytes);
+    fill(weights, weights_bytes);
+    const pd_amx_product first = {.kind = kind,
+                                  .rows = ROWS,
+                                  .columns = PANEL,
+                                  .k = SIDE,
+                                  .source = source,
+                                  .source_stride = stride,
+                                  .weights = weights,
+                                  .destination = destination,
+                                  .destination_stride = SIDE * sizeof(float),
+                                  .sums = sums};
+    time_panels(name, multiply_tiles_panel, &first, "ours: tiles");
     free(source);
     free(weights);
     free(destination);
