@@ -8,9 +8,10 @@ enum {
     TILE_BYTES = TILE * STEP_BYTES,
     BLOCK = 2 * TILE, // rows and columns of the sums in registers: four tiles
     BLOCK_BYTES = BLOCK * BLOCK * (int)sizeof(float),
-    // Steps of a slice of the inner dimension: 32 columns' weights and 32 rows of the source are 32 KiB,
-    // which the first-level cache holds.
-    SLICE_STEPS = 8,
+    // Steps of a slice of the inner dimension: 32 columns' weights are 32 KiB, which the first-level cache
+    // holds. The source and sums pass it by (TILELOADDT1), for they would push the weights out.
+    SLICE_STEPS = 16,
+    FETCHED = 4, // lines of each factor's next part that are fetched with a step
 };
 
 static int64_t n_blocks(int64_t n) {
@@ -152,9 +153,9 @@ typedef struct {
     const char *from; // NULL: zeros
     char *to;
     size_t from_stride, to_stride; // bytes; 0: tiled
-    // What the second-level cache is told to fetch meanwhile, so many lines a step.
-    const char *next_weights;
-    int64_t next_lines;
+    // What the second-level cache is told to fetch meanwhile, FETCHED lines a step: weights one after
+    // another, and a line of so many rows of the source. NULL: nothing.
+    const char *next_weights, *next_source;
 } slice;
 
 static inline size_t row_stride(size_t stride) {
@@ -165,9 +166,17 @@ static inline size_t tile_at(size_t stride, size_t i) {
     return stride > 0 ? i / 2 * TILE * stride + i % 2 * STEP_BYTES : i * TILE_BYTES;
 }
 
-static inline void fetch_next(const slice *s, int64_t step) {
-    for (int64_t i = 0; i < s->next_lines; i++)
-        _mm_prefetch(s->next_weights + (step * s->next_lines + i) * STEP_BYTES, _MM_HINT_T1);
+// GCC takes a function of prefetches alone for one without effects, and drops its calls.
+#define ALWAYS_INLINE __attribute__((always_inline)) static inline
+
+ALWAYS_INLINE void fetch(const char *from, size_t stride) {
+    for (size_t i = 0; i < FETCHED; i++)
+        _mm_prefetch(from + i * stride, _MM_HINT_T1);
+}
+
+ALWAYS_INLINE void fetch_next(const slice *s, int64_t step) {
+    if (s->next_weights) fetch(s->next_weights + step * FETCHED * STEP_BYTES, STEP_BYTES);
+    if (s->next_source) fetch(s->next_source + step * STEP_BYTES, s->source_stride);
 }
 
 // The kernels differ by the instruction MULTIPLY: of blocks of more than 16 rows, and of fewer.
@@ -177,10 +186,10 @@ static inline void fetch_next(const slice *s, int64_t step) {
         const size_t stride = s->source_stride;                                                              \
         MEMORY_IS_READ();                                                                                    \
         if (s->from) {                                                                                       \
-            _tile_loadd(0, s->from, row_stride(s->from_stride));                                             \
-            _tile_loadd(1, s->from + tile_at(s->from_stride, 1), row_stride(s->from_stride));                \
-            _tile_loadd(2, s->from + tile_at(s->from_stride, 2), row_stride(s->from_stride));                \
-            _tile_loadd(3, s->from + tile_at(s->from_stride, 3), row_stride(s->from_stride));                \
+            _tile_stream_loadd(0, s->from, row_stride(s->from_stride));                                      \
+            _tile_stream_loadd(1, s->from + tile_at(s->from_stride, 1), row_stride(s->from_stride));         \
+            _tile_stream_loadd(2, s->from + tile_at(s->from_stride, 2), row_stride(s->from_stride));         \
+            _tile_stream_loadd(3, s->from + tile_at(s->from_stride, 3), row_stride(s->from_stride));         \
         } else {                                                                                             \
             _tile_zero(0);                                                                                   \
             _tile_zero(1);                                                                                   \
@@ -189,12 +198,12 @@ static inline void fetch_next(const slice *s, int64_t step) {
         }                                                                                                    \
         for (int64_t i = 0; i < s->steps; i++) {                                                             \
             fetch_next(s, i);                                                                                \
-            _tile_loadd(4, upper + i * STEP_BYTES, stride);                                                  \
+            _tile_stream_loadd(4, upper + i * STEP_BYTES, stride);                                           \
             _tile_loadd(6, weights + 2 * i * TILE_BYTES, STEP_BYTES);                                        \
             MULTIPLY(0, 4, 6);                                                                               \
             _tile_loadd(7, weights + (2 * i + 1) * TILE_BYTES, STEP_BYTES);                                  \
             MULTIPLY(1, 4, 7);                                                                               \
-            _tile_loadd(5, lower + i * STEP_BYTES, stride);                                                  \
+            _tile_stream_loadd(5, lower + i * STEP_BYTES, stride);                                           \
             MULTIPLY(2, 5, 6);                                                                               \
             MULTIPLY(3, 5, 7);                                                                               \
         }                                                                                                    \
@@ -206,14 +215,14 @@ static inline void fetch_next(const slice *s, int64_t step) {
     TILES static void name##_flat(const slice *s) {                                                          \
         MEMORY_IS_READ();                                                                                    \
         if (s->from) {                                                                                       \
-            _tile_loadd(0, s->from, row_stride(s->from_stride));                                             \
-            _tile_loadd(1, s->from + tile_at(s->from_stride, 1), row_stride(s->from_stride));                \
+            _tile_stream_loadd(0, s->from, row_stride(s->from_stride));                                      \
+            _tile_stream_loadd(1, s->from + tile_at(s->from_stride, 1), row_stride(s->from_stride));         \
         } else {                                                                                             \
             _tile_zero(0);                                                                                   \
             _tile_zero(1);                                                                                   \
         }                                                                                                    \
         for (int64_t i = 0; i < s->steps; i++) {                                                             \
-            _tile_loadd(4, s->source + i * STEP_BYTES, s->source_stride);                                    \
+            _tile_stream_loadd(4, s->source + i * STEP_BYTES, s->source_stride);                             \
             _tile_loadd(6, s->weights + 2 * i * TILE_BYTES, STEP_BYTES);                                     \
             MULTIPLY(0, 4, 6);                                                                               \
             _tile_loadd(7, s->weights + (2 * i + 1) * TILE_BYTES, STEP_BYTES);                               \
@@ -245,10 +254,12 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
     const int64_t n_strips = n_blocks(p->columns), n_rows = n_blocks(end - begin);
     for (int64_t j = 0; j < n_strips; j++) {
         const char *weights = (const char *)p->weights + tiles_at(steps, n_strips, j, first);
+        const char *next = weights + count * 2 * TILE_BYTES; // 32 lines a step
         const int64_t columns = p->columns - j * BLOCK < BLOCK ? p->columns - j * BLOCK : BLOCK;
         for (int64_t i = 0; i < n_rows; i++) {
-            const int64_t row = begin + i * BLOCK, lines = (2 * TILE + n_rows - 1) / n_rows;
-            const char *source = (const char *)p->source + (size_t)row * p->source_stride;
+            const int64_t row = begin + i * BLOCK;
+            const char *source =
+                (const char *)p->source + (size_t)row * p->source_stride + first * STEP_BYTES;
             char *sums = (char *)p->sums + (size_t)(row / BLOCK * n_strips + j) * BLOCK_BYTES;
             char *destination = (char *)p->destination + (size_t)row * p->destination_stride +
                                 (size_t)j * BLOCK * sizeof(float);
@@ -261,7 +272,7 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
                 if (is_first && p->accumulate)
                     copy_rows(copy, stride, destination, p->destination_stride, rows, columns);
             }
-            slice s = {.source = source + first * STEP_BYTES,
+            slice s = {.source = source,
                        .weights = weights,
                        .source_stride = p->source_stride,
                        .steps = count,
@@ -269,9 +280,11 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
                        .from_stride = is_first ? stride : 0,
                        .to = is_last ? whole : sums,
                        .to_stride = is_last ? stride : 0,
-                       .next_weights =
-                           weights + count * 2 * TILE_BYTES + i * lines * SLICE_STEPS * STEP_BYTES,
-                       .next_lines = lines};
+                       .next_weights = i < BLOCK / FETCHED ? next + i * count * FETCHED * STEP_BYTES : NULL,
+                       .next_source =
+                           !is_last && j < BLOCK / FETCHED
+                               ? source + count * STEP_BYTES + (size_t)(j * FETCHED) * p->source_stride
+                               : NULL};
             multiply(&s);
             if (is_last && whole == copy)
                 copy_rows(destination, p->destination_stride, copy, stride, rows, columns);
@@ -282,18 +295,15 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
 TILES void pd_amx_multiply(const pd_amx_product *p) {
     const bool bf16 = p->kind == PD_NUMBER_BF16;
     const int64_t steps = n_steps(p->kind, p->k), whole = p->rows / BLOCK * BLOCK, rest = p->rows - whole;
-    if (whole > 0) {
-        configure(BLOCK);
-        for (int64_t first = 0; first < steps; first += SLICE_STEPS)
-            run_slice(p, bf16 ? multiply_bf16_tall : multiply_int8_tall, first, 0, whole, BLOCK);
-    }
-    if (rest > 0) {
-        configure(rest);
-        kernel *const multiply = rest > TILE ? bf16 ? multiply_bf16_tall : multiply_int8_tall
-                                 : bf16      ? multiply_bf16_flat
-                                             : multiply_int8_flat;
-        for (int64_t first = 0; first < steps; first += SLICE_STEPS)
-            run_slice(p, multiply, first, whole, p->rows, rest);
+    kernel *const tall = bf16 ? multiply_bf16_tall : multiply_int8_tall;
+    kernel *const flat = bf16 ? multiply_bf16_flat : multiply_int8_flat;
+    if (rest == 0) configure(BLOCK);
+    for (int64_t first = 0; first < steps; first += SLICE_STEPS) {
+        if (whole > 0 && rest > 0) configure(BLOCK);
+        if (whole > 0) run_slice(p, tall, first, 0, whole, BLOCK);
+        if (rest == 0) continue;
+        if (whole > 0 || first == 0) configure(rest);
+        run_slice(p, rest > TILE ? tall : flat, first, whole, p->rows, rest);
     }
     _tile_release();
 }

@@ -9,8 +9,9 @@
 
 // Rows of a task when each panel of weights is converted on the way: long, so that a conversion serves many.
 enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
-// Where a panel's weights come from memory for each task: amx.h's kernels use them up faster than others.
-enum { TALL_CHUNK_ROWS = 640 };
+// amx.h's kernels want so many that the sums and a slice of both factors fit the second-level cache, in
+// blocks of 32.
+enum { TALL_CHUNK_ROWS = 320, TALL_CHUNK_GRAIN = 32 };
 // A copy pays for itself with so many rows.
 enum { ALIASING_BYTES = 2048, LEAST_COPIED_FOR = 64, COPIED_CHUNK_ROWS = 256 };
 // Where a panel is so few weights that calling oneDNN counts beside multiplying.
@@ -25,6 +26,7 @@ struct pd_product {
     bool outer;    // OUT_PROD: weights' rows run along the inner dimension
     bool converts; // weights go through worker->panel
     bool copies;   // as they are, for their rows lie too evenly; each task has a copy of its own
+    bool tall;     // amx.h's kernels multiply
     int64_t m, n, k, n_panels;
     int64_t chunk, n_chunks, tasks_per_batch, n_tasks;
     int64_t group, n_groups;
@@ -54,7 +56,9 @@ static int64_t chunk_tasks(const pd_product *p) {
 }
 
 static void cut_into(pd_product *p, int64_t n) {
-    const int64_t grain = p->kind == PD_NUMBER_INT16 ? PD_INT16_ROWS : CHUNK_GRAIN;
+    const int64_t grain = p->kind == PD_NUMBER_INT16 ? PD_INT16_ROWS
+                          : p->tall                  ? TALL_CHUNK_GRAIN
+                                                     : CHUNK_GRAIN;
     p->chunk = ceiling(ceiling(p->m, n), grain) * grain;
     if (p->chunk > p->m) p->chunk = p->m;
     p->n_chunks = ceiling(p->m, p->chunk);
@@ -225,10 +229,10 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     read_geometry(p, node);
     plan_source(p, node->src[1], floating);
     plan_weights(p, node->src[0]);
-    const bool tall = p->packed && p->packed->like[0] && pd_gemm_has_tiles(p->packed->like[0]);
+    p->tall = p->packed && p->packed->like[0] && pd_gemm_has_tiles(p->packed->like[0]);
     int64_t longest = p->copies     ? COPIED_CHUNK_ROWS
                       : p->converts ? LONG_CHUNK_ROWS
-                      : tall        ? TALL_CHUNK_ROWS
+                      : p->tall     ? TALL_CHUNK_ROWS
                                     : PD_CHUNK_ROWS;
     if (!p->outer && pd_panel_columns(p->n, 0) * p->k <= SMALL_PANEL && longest < SMALL_PANEL_CHUNK_ROWS)
         longest = SMALL_PANEL_CHUNK_ROWS;
