@@ -27,10 +27,11 @@ struct pd_lowering {
 // What a custom node does.
 typedef struct step {
     pd_lowered *lowered;
-    pd_product *product;
+    pd_product *product, *up;          // up: the other one of a gated pair
     pd_tasks outliers;                 // finds them
     const pd_activations *activations; // converts them, for this product and others
-    struct ggml_tensor *node;          // of the activations
+    struct ggml_tensor *source;        // what activations and their outliers are of
+    struct ggml_tensor *node;          // of activations, or a gated pair
     pd_attention_plan *attention;
 } step;
 
@@ -278,12 +279,34 @@ static void *line_of(const struct ggml_tensor *node) {
     return (void *)(((uintptr_t)node->data + LINE - 1) / LINE * LINE);
 }
 
+static const void *source_of(const step *s, const struct ggml_tensor *source) {
+    return pd_product_activations(s->product) ? line_of(source) : source->data;
+}
+
 static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
-    const bool converted = pd_product_activations(s->product) != NULL;
-    const void *source = converted ? line_of(node->src[1]) : node->src[1]->data;
-    pd_product_run(s->product, &s->lowered->workers[ith], node->src[0], source, s->lowered->shared, node,
-                   nth);
+    const pd_product_operands operands = {.weights = node->src[0],
+                                          .source = source_of(s, node->src[1]),
+                                          .shared = s->lowered->shared,
+                                          .addend = node->src[2],
+                                          .destination = node};
+    pd_product_run(s->product, &s->lowered->workers[ith], &operands, nth);
+}
+
+// node: [n, rows] in f32, or the activations of the product that reads it.
+static void run_gated(struct ggml_tensor *node, int ith, int nth, void *user) {
+    const step *s = user;
+    pd_gated_operands operands = {.source = source_of(s, node->src[0]),
+                                  .shared = s->lowered->shared,
+                                  .kind = PD_NUMBER_F32,
+                                  .destination = node->data,
+                                  .row_bytes = node->nb[1]};
+    if (s->activations) {
+        operands.kind = s->activations->kind;
+        operands.destination = line_of(node);
+        operands.row_bytes = (size_t)s->activations->stride * pd_number_bytes(operands.kind);
+    }
+    pd_product_run_gated(s->product, s->up, &s->lowered->workers[ith], &operands, nth);
 }
 
 static void run_outliers(struct ggml_tensor *node, int ith, int nth, void *user) {
@@ -344,16 +367,20 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
                                             const pd_activations *plan) {
     for (size_t i = lowered->n_steps; i-- > 0;) {
         const step *s = &lowered->steps[i];
-        if (s->activations && s->node->src[0] == source && s->activations->kind == plan->kind &&
+        if (s->activations && s->source == source && s->activations->kind == plan->kind &&
             s->activations->group == plan->group)
             return s->node;
     }
     struct ggml_tensor *sources[2] = {source, NULL};
-    if (plan->n_outliers > 0)
-        sources[1] = custom(lowered, (int64_t)pd_outliers_bytes(source) + LINE, &source, 1, run_outliers,
-                            add_step(lowered));
+    if (plan->n_outliers > 0) {
+        step *outliers = add_step(lowered);
+        outliers->source = source;
+        outliers->node = sources[1] =
+            custom(lowered, (int64_t)pd_outliers_bytes(source) + LINE, &source, 1, run_outliers, outliers);
+    }
     step *s = add_step(lowered);
     s->activations = plan;
+    s->source = source;
     s->node = custom(lowered, (int64_t)pd_activations_bytes(plan) + LINE, sources, sources[1] ? 2 : 1,
                      run_activations, s);
     return s->node;
@@ -370,28 +397,52 @@ static pd_status reserve_shared(pd_lowered *lowered, size_t bytes, pd_error *err
     return PD_OK;
 }
 
-// `sum`: the node that adds the product to what is there, and becomes the one that computes it; NULL: none.
-static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor *sum,
-                               pd_error *err) {
+// The product that computes `node`; *product stays NULL where there is no kernel for it, and ggml may.
+static pd_status create_product(pd_lowered *lowered, const struct ggml_tensor *node, pd_product_end end,
+                                pd_product **product, pd_error *err) {
     pd_lowering *lowering = lowered->lowering;
     pd_number_kind kind = kind_of(lowering, node);
     const pd_packed *packed =
         wants_packing(node, kind) ? pd_store_find(&lowering->store, node->src[0], kind) : NULL;
     if (!packed && pd_number_is_integer(kind)) kind = lowering->choice.changing; // which needs no packing
-    pd_product *product;
     const pd_status status = pd_product_create(lowering->cache, node, kind, lowering->choice.changing, packed,
-                                               sum != NULL, lowered->n_threads, &product, err);
-    if (status == PD_ERR_UNSUPPORTED) return do_without(lowering, LACKING_PRODUCT, err);
-    PD_TRY(status);
-    step *s = add_step(lowered);
+                                               end, lowered->n_threads, product, err);
+    return status == PD_ERR_UNSUPPORTED ? do_without(lowering, LACKING_PRODUCT, err) : status;
+}
+
+// Takes the product over.
+static pd_status add_product_step(pd_lowered *lowered, pd_product *product, step **added, pd_error *err) {
+    step *s = *added = add_step(lowered);
     s->product = product;
     size_t scratch, panel, tile;
     pd_product_worker_bytes(product, &scratch, &panel, &tile);
     PD_TRY(reserve_workers(lowered, scratch, panel, tile, err));
-    PD_TRY(reserve_shared(lowered, pd_product_shared_bytes(product), err));
+    return reserve_shared(lowered, pd_product_shared_bytes(product), err);
+}
+
+static struct ggml_tensor *source_node(pd_lowered *lowered, const struct ggml_tensor *node,
+                                       const pd_product *product) {
     const pd_activations *activations = pd_product_activations(product);
-    struct ggml_tensor *sources[3] = {node->src[0], node->src[1], sum ? sum->src[0] : NULL};
-    if (activations) sources[1] = activations_node(lowered, node->src[1], activations);
+    return activations ? activations_node(lowered, node->src[1], activations) : node->src[1];
+}
+
+static bool is_in_place(const struct ggml_tensor *sum) {
+    return sum->view_src && sum->data == sum->src[0]->data;
+}
+
+// `sum`: the node that adds the product to its src[0], and becomes the one that computes both; NULL: none.
+static pd_status lower_product(pd_lowered *lowered, struct ggml_tensor *node, struct ggml_tensor *sum,
+                               pd_error *err) {
+    const pd_product_end end = !sum               ? PD_PRODUCT_WRITES
+                               : is_in_place(sum) ? PD_PRODUCT_ACCUMULATES
+                                                  : PD_PRODUCT_ADDS;
+    pd_product *product;
+    PD_TRY(create_product(lowered, node, end, &product, err));
+    if (!product) return PD_OK;
+    step *s;
+    PD_TRY(add_product_step(lowered, product, &s, err));
+    struct ggml_tensor *sources[3] = {node->src[0], source_node(lowered, node, product),
+                                      sum ? sum->src[0] : NULL};
     rewrite(lowered, sum ? sum : node, sources, sum ? 3 : 2, run_product, s);
     return PD_OK;
 }
@@ -449,21 +500,25 @@ static pd_status rewrite_attentions(pd_lowered *lowered, struct ggml_cgraph *gra
     return PD_OK;
 }
 
-// The product that an addition in place adds, as the backward pass writes it; NULL: none that nothing else
-// reads.
+// The product that an addition adds, if nothing else reads it: to a sum in place, as the backward pass writes
+// it, or to the residual stream.
 static struct ggml_tensor *added_product(const pd_lowering *lowering, struct ggml_cgraph *graph,
                                          const struct ggml_tensor *node) {
-    if (node->op != GGML_OP_ADD || !node->view_src || node->data != node->src[0]->data) return NULL;
+    if (node->op != GGML_OP_ADD || node->type != GGML_TYPE_F32 || node->src[0]->type != GGML_TYPE_F32)
+        return NULL;
     struct ggml_tensor *added = node->src[1];
-    const struct ggml_tensor *reshaped = added->op == GGML_OP_RESHAPE ? added : NULL;
+    const bool in_place = is_in_place(node);
+    const struct ggml_tensor *reshaped = in_place && added->op == GGML_OP_RESHAPE ? added : NULL;
     if (reshaped) added = reshaped->src[0];
-    if (added->op != GGML_OP_OUT_PROD || !is_product(lowering, added)) return NULL;
+    if (added->op != (in_place ? GGML_OP_OUT_PROD : GGML_OP_MUL_MAT) || !is_product(lowering, added))
+        return NULL;
     if (!ggml_are_same_shape(added, node) || !ggml_is_contiguous(node)) return NULL;
+    if (!ggml_are_same_shape(node->src[0], node) || !has_adjacent(node->src[0], 0)) return NULL;
     if (count_users(added, graph) != 1 || (reshaped && count_users(reshaped, graph) != 1)) return NULL;
     return added;
 }
 
-// Gradients are added to their sums as they are made: no pass over both, and no memory for them.
+// Products are added as they are made: no pass over both, and no memory for them.
 static pd_status rewrite_sums(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         struct ggml_tensor *node = ggml_graph_node(graph, i);
@@ -478,6 +533,61 @@ static pd_status rewrite_sums(pd_lowered *lowered, struct ggml_cgraph *graph, pd
     return PD_OK;
 }
 
+// ---- gated pairs -------------------------------------------------------------------------------------------
+
+static bool is_packed(const pd_lowering *lowering, const struct ggml_tensor *node) {
+    const pd_number_kind kind = kind_of(lowering, node);
+    return wants_packing(node, kind) && pd_store_find(&lowering->store, node->src[0], kind);
+}
+
+// silu(gate) · up of two products that nothing else reads, of the same source by alike weights.
+static bool is_gated_pair(const pd_lowering *lowering, struct ggml_cgraph *graph,
+                          const struct ggml_tensor *node) {
+    enum { SWAPPED = 1 }; // of ggml_glu
+    const struct ggml_tensor *gate = node->src[0], *up = node->src[1];
+    if (node->op != GGML_OP_GLU || ggml_get_glu_op(node) != GGML_GLU_OP_SWIGLU || !up) return false;
+    if (node->op_params[SWAPPED] != 0 || !ggml_is_contiguous(node)) return false;
+    if (gate->op != GGML_OP_MUL_MAT || up->op != GGML_OP_MUL_MAT || gate->src[1] != up->src[1]) return false;
+    if (!is_product(lowering, gate) || !is_product(lowering, up)) return false;
+    if (!is_packed(lowering, gate) || !is_packed(lowering, up)) return false;
+    if (gate->ne[2] != 1 || gate->ne[3] != 1 || kind_of(lowering, gate) != kind_of(lowering, up))
+        return false;
+    return ggml_are_same_shape(gate->src[0], up->src[0]) && count_users(gate, graph) == 1 &&
+           count_users(up, graph) == 1;
+}
+
+static pd_status lower_gated_pair(pd_lowered *lowered, struct ggml_tensor *node, pd_error *err) {
+    pd_product *products[2] = {NULL};
+    step *steps[2] = {NULL};
+    size_t shared = 0;
+    for (int i = 0; i < 2; i++) {
+        PD_TRY(create_product(lowered, node->src[i], PD_PRODUCT_GATES, &products[i], err));
+        if (!products[i]) return PD_OK;
+        PD_TRY(add_product_step(lowered, products[i], &steps[i], err));
+        shared += pd_product_shared_bytes(products[i]);
+    }
+    PD_TRY(reserve_shared(lowered, shared, err));
+    steps[0]->up = products[1];
+    steps[0]->node = node;
+    struct ggml_tensor *sources[3] = {source_node(lowered, node->src[0], products[0]), node->src[0]->src[0],
+                                      node->src[1]->src[0]};
+    rewrite(lowered, node, sources, 3, run_gated, steps[0]);
+    return PD_OK;
+}
+
+static pd_status rewrite_gated_pairs(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        struct ggml_tensor *node = ggml_graph_node(graph, i);
+        if (!is_gated_pair(lowered->lowering, graph, node)) continue;
+        const struct ggml_tensor *gate = node->src[0], *up = node->src[1];
+        PD_TRY(lower_gated_pair(lowered, node, err));
+        if (node->op == GGML_OP_GLU) continue; // left to rewrite_products
+        mark_dead(lowered, graph, gate);
+        mark_dead(lowered, graph, up);
+    }
+    return PD_OK;
+}
+
 static pd_status rewrite_products(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         struct ggml_tensor *node = ggml_graph_node(graph, i);
@@ -485,6 +595,45 @@ static pd_status rewrite_products(pd_lowered *lowered, struct ggml_cgraph *graph
             PD_TRY(lower_product(lowered, node, NULL, err));
     }
     return PD_OK;
+}
+
+// ---- what makes activations --------------------------------------------------------------------------------
+
+// Whether nothing reads it but the nodes that make activations of it.
+static bool is_for_activations(const pd_lowered *lowered, struct ggml_cgraph *graph,
+                               const struct ggml_tensor *tensor) {
+    if (tensor->flags & GGML_TENSOR_FLAG_OUTPUT) return false;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        if (lowered->dead[i]) continue;
+        const struct ggml_tensor *node = ggml_graph_node(graph, i);
+        for (int j = 0; j < GGML_MAX_SRC; j++) {
+            if (node->src[j] == tensor) return false;
+        }
+    }
+    return true;
+}
+
+// A gated pair whose only reader multiplies bf16 writes that, in the place of the node that would convert it.
+static void fuse_gated_pair(pd_lowered *lowered, struct ggml_cgraph *graph, step *gated,
+                            struct ggml_tensor *inner) {
+    step *reader = NULL;
+    for (size_t i = 0; i < lowered->n_steps; i++) {
+        if (lowered->steps[i].source != inner) continue;
+        if (reader) return;
+        reader = &lowered->steps[i];
+    }
+    if (!reader || !reader->activations || reader->activations->kind != PD_NUMBER_BF16) return;
+    if (reader->activations->transposed || !is_for_activations(lowered, graph, inner)) return;
+    gated->activations = reader->activations;
+    pd_rewrite_node(lowered->ctx, reader->node, inner->src, 3, run_gated, gated);
+    mark_dead(lowered, graph, inner);
+}
+
+static void fuse_activations(pd_lowered *lowered, struct ggml_cgraph *graph) {
+    for (size_t i = 0; i < lowered->n_steps; i++) {
+        step *s = &lowered->steps[i];
+        if (s->up) fuse_gated_pair(lowered, graph, s, s->node);
+    }
 }
 
 // The same nodes in the same order, with the added ones before those that read them.
@@ -498,10 +647,10 @@ static pd_status lowered_init(pd_lowered *lowered, pd_lowering *lowering, struct
                               const pd_lower_params *params, pd_error *err) {
     lowered->lowering = lowering;
     lowered->n_threads = params->n_threads;
-    // A node lowered has one template and at most two nodes added.
+    // A node lowered has at most two templates, and two nodes added.
     const size_t n_nodes = (size_t)ggml_graph_n_nodes(graph),
                  size = (size_t)ggml_graph_size(graph) + 2 * n_nodes;
-    const size_t bytes = 3 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
+    const size_t bytes = 4 * n_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(size, false);
     lowered->ctx = ggml_init((struct ggml_init_params){.mem_size = bytes, .no_alloc = true});
     lowered->steps = calloc(3 * n_nodes + 1, sizeof *lowered->steps);
     lowered->dead = calloc(n_nodes + 1, sizeof *lowered->dead);
@@ -529,7 +678,9 @@ pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lo
         lowered->pack_ms = (double)(ggml_time_us() - start) * 1e-3;
         if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
         if (status == PD_OK) status = rewrite_sums(lowered, graph, err);
+        if (status == PD_OK) status = rewrite_gated_pairs(lowered, graph, err);
         if (status == PD_OK) status = rewrite_products(lowered, graph, err); // they look into the store
+        if (status == PD_OK) fuse_activations(lowered, graph);
         pthread_mutex_unlock(&lowering->store.mutex);
     }
     if (status != PD_OK) {

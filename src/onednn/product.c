@@ -16,13 +16,16 @@ enum { TALL_CHUNK_ROWS = 320, TALL_CHUNK_GRAIN = 32 };
 enum { ALIASING_BYTES = 2048, LEAST_COPIED_FOR = 64, COPIED_CHUNK_ROWS = 256 };
 // Where a panel is so few weights that calling oneDNN counts beside multiplying.
 enum { SMALL_PANEL = 1 << 17, SMALL_PANEL_CHUNK_ROWS = 256 };
+// Numbers from row to row of a worker's tile: an odd number of lines, so that rows fall on all of a cache's
+// sets.
+enum { TILE_STRIDE = PD_PANEL_MOST };
 // What a task costs beside its rows, in rows; and the per cent of time that another cut must save.
 enum { TASK_ROWS = 4, WORTHWHILE = 2 };
 
 struct pd_product {
     pd_number_kind kind;
     const pd_packed *packed;
-    bool accumulate;
+    pd_product_end end;
     bool outer;    // OUT_PROD: weights' rows run along the inner dimension
     bool converts; // weights go through worker->panel
     bool copies;   // as they are, for their rows lie too evenly; each task has a copy of its own
@@ -159,6 +162,17 @@ static pd_status get_gemm(pd_gemm_cache *cache, pd_product *p, const pd_gemm_sha
     return PD_OK;
 }
 
+// Whether results stay with the thread until its task ends: what is done with them then finds them in the
+// cache.
+static bool keeps_results(const pd_product *p) {
+    return p->end == PD_PRODUCT_ADDS || p->end == PD_PRODUCT_GATES;
+}
+
+// Numbers from row to row of a task's results.
+static int64_t result_stride(const pd_product *p, const struct ggml_tensor *node) {
+    return keeps_results(p) ? TILE_STRIDE : (int64_t)(node->nb[1] / sizeof(float));
+}
+
 // Products with units are rows of weights; products of outliers with these are a part of the result.
 static pd_status get_outlier_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggml_tensor *node,
                                    pd_error *err) {
@@ -170,7 +184,7 @@ static pd_status get_outlier_gemms(pd_gemm_cache *cache, pd_product *p, const st
                                .source_stride_m = p->activations.stride,
                                .source_stride_k = 1,
                                .packed_like = pd_packed_like(p->packed, panel, group),
-                               .destination_stride_m = pd_panel_columns(p->n, panel)};
+                               .destination_stride_m = TILE_STRIDE};
         pd_gemm_set_types(&shape, PD_NUMBER_INT8);
         PD_TRY(get_gemm(cache, p, &shape, &p->units[i], err));
     }
@@ -183,7 +197,7 @@ static pd_status get_outlier_gemms(pd_gemm_cache *cache, pd_product *p, const st
                                .source_stride_k = 1,
                                .weights_stride_k = pd_panel_columns(p->n, panel),
                                .weights_stride_n = 1,
-                               .destination_stride_m = (int64_t)(node->nb[1] / sizeof(float))};
+                               .destination_stride_m = result_stride(p, node)};
         pd_gemm_set_types(&shape, p->activations.outlier_kind);
         PD_TRY(get_gemm(cache, p, &shape, &p->outliers[i], err));
     }
@@ -205,9 +219,8 @@ static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggm
                                .weights_stride_k = p->weights_stride_k,
                                .weights_stride_n = p->weights_stride_n,
                                .packed_like = p->packed ? pd_packed_like(p->packed, panel, group) : NULL,
-                               .destination_stride_m = int8 ? pd_panel_columns(p->n, panel)
-                                                            : (int64_t)(node->nb[1] / sizeof(float)),
-                               .accumulate = p->accumulate};
+                               .destination_stride_m = int8 ? TILE_STRIDE : result_stride(p, node),
+                               .accumulate = p->end == PD_PRODUCT_ACCUMULATES};
         pd_gemm_set_types(&shape, p->kind);
         PD_TRY(get_gemm(cache, p, &shape, &p->gemms[i], err));
     }
@@ -218,14 +231,14 @@ static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggm
 }
 
 pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node, pd_number_kind kind,
-                            pd_number_kind floating, const pd_packed *packed, bool accumulate,
+                            pd_number_kind floating, const pd_packed *packed, pd_product_end end,
                             int32_t n_threads, pd_product **out, pd_error *err) {
     *out = NULL;
     pd_product *p = calloc(1, sizeof *p);
     if (!p) return pd_fail_memory(err, sizeof *p, "a lowered product");
     p->kind = kind;
     p->packed = packed;
-    p->accumulate = accumulate;
+    p->end = end;
     read_geometry(p, node);
     plan_source(p, node->src[1], floating);
     plan_weights(p, node->src[0]);
@@ -272,6 +285,16 @@ static int64_t panel_row(const pd_product *p) {
     return p->outer ? PD_PANEL_MOST : p->k;
 }
 
+// A worker's tile: int8's products before they are scaled, then results that are kept (of gates two).
+static size_t results_at(const pd_product *p) {
+    const int64_t rows = p->chunk > p->n_outliers ? p->chunk : p->n_outliers;
+    return p->kind == PD_NUMBER_INT8 ? (size_t)(rows * TILE_STRIDE) * sizeof(int32_t) : 0;
+}
+
+static size_t result_bytes(const pd_product *p) {
+    return (size_t)(p->chunk * TILE_STRIDE) * sizeof(float);
+}
+
 void pd_product_worker_bytes(const pd_product *p, size_t *scratch, size_t *panel, size_t *tile) {
     *scratch = p->scratch_bytes;
     size_t row = p->has_activations ? (size_t)p->activations.inner * sizeof(float) : 0;
@@ -280,12 +303,15 @@ void pd_product_worker_bytes(const pd_product *p, size_t *scratch, size_t *panel
     *panel = p->converts ? (size_t)panel_row(p) * sizeof(float) +
                                (size_t)(p->k * PD_PANEL_MOST) * pd_number_bytes(p->kind)
                          : row;
-    const int64_t rows = p->chunk > p->n_outliers ? p->chunk : p->n_outliers;
-    *tile = p->kind == PD_NUMBER_INT8 ? (size_t)(rows * PD_PANEL_MOST) * sizeof(int32_t) : 0;
+    *tile = results_at(p) + (p->end == PD_PRODUCT_GATES  ? 2 * result_bytes(p)
+                             : p->end == PD_PRODUCT_ADDS ? result_bytes(p)
+                                                         : 0);
 }
 
 size_t pd_product_shared_bytes(const pd_product *p) {
-    return (size_t)(p->n_outliers * p->n) * pd_number_bytes(p->activations.outlier_kind);
+    enum { LINE = 64 };
+    return ((size_t)(p->n_outliers * p->n) * pd_number_bytes(p->activations.outlier_kind) + LINE - 1) / LINE *
+           LINE;
 }
 
 // A panel's outlier weights in what the threads share: [n_outliers, columns].
@@ -320,7 +346,7 @@ typedef struct {
     int64_t batch, panel, chunk;
     const char *source;  // of the chunk's first row
     const void *weights; // of the panel; packed ones are found by their groups
-    char *destination;   // of the chunk and panel
+    char *destination;   // of the chunk and panel; a worker's tile where results are kept
     size_t row_bytes;    // of the destination
 } task;
 
@@ -335,7 +361,7 @@ static void make_outlier_weights(const pd_product *p, pd_worker *worker, int64_t
         pd_gemm_run(gemm, worker, units + g * p->group, pd_packed_block(p->packed, panel, g), worker->tile);
         const int32_t *products = worker->tile;
         for (int64_t r = 0; r < p->n_outliers; r++) {
-            pd_rows_from_s32(products + r * columns, rows + r * columns, scale,
+            pd_rows_from_s32(products + r * TILE_STRIDE, rows + r * columns, scale,
                              p->packed->scales + g * p->n + first, p->packed->sums + g * p->n + first,
                              p->packed->range.zero, columns, g > 0);
         }
@@ -375,7 +401,7 @@ static void run_int8(const pd_product *p, pd_worker *worker, const task *t, cons
         if (g == 0 && p->n_outliers > 0) run_outliers(p, worker, t, activations, shared);
         const int32_t *products = worker->tile; // [rows, columns]
         for (int64_t r = 0; r < rows; r++) {
-            pd_rows_from_s32(products + r * columns, (float *)(t->destination + (size_t)r * t->row_bytes),
+            pd_rows_from_s32(products + r * TILE_STRIDE, (float *)(t->destination + (size_t)r * t->row_bytes),
                              scales[r * p->n_groups + g], p->packed->scales + g * p->n + first,
                              p->packed->sums + g * p->n + first, p->packed->range.zero, columns,
                              g > 0 || p->n_outliers > 0);
@@ -426,16 +452,31 @@ static bool makes_outlier_weights(const pd_product *p, int64_t *index, int64_t *
     return false;
 }
 
-static void run_task(const pd_product *p, pd_worker *worker, int64_t index, const struct ggml_tensor *weights,
-                     const void *source, void *shared, const struct ggml_tensor *destination) {
+// The results of a chunk, in the worker's tile, and `addend` become the destination's part.
+static void add_chunk(const pd_product *p, const task *t, const char *addend, size_t addend_row, char *to,
+                      size_t to_row) {
+    const int64_t columns = pd_panel_columns(p->n, t->panel);
+    for (size_t r = 0; r < (size_t)chunk_rows(p, t->chunk); r++)
+        pd_rows_add((const float *)(addend + r * addend_row),
+                    (const float *)(t->destination + r * t->row_bytes), (float *)(to + r * to_row), columns);
+}
+
+// Where column `panel` · PD_PANEL_COLUMNS of a row of a batch is.
+static char *part_of(const struct ggml_tensor *tensor, int64_t i2, int64_t i3, int64_t row, int64_t panel) {
+    return (char *)tensor->data + (size_t)i3 * tensor->nb[3] + (size_t)i2 * tensor->nb[2] +
+           (size_t)row * tensor->nb[1] + (size_t)(panel * PD_PANEL_COLUMNS) * sizeof(float);
+}
+
+static void run_task(const pd_product *p, pd_worker *worker, int64_t index, const pd_product_operands *o) {
     int64_t made;
     if (makes_outlier_weights(p, &index, &made)) {
-        make_outlier_weights(p, worker, made, source, shared);
+        make_outlier_weights(p, worker, made, o->source, o->shared);
         return;
     }
     const int64_t batch = index / p->tasks_per_batch, i2 = batch % p->n2, i3 = batch / p->n2;
     const int64_t within = index % p->tasks_per_batch, n_chunks = chunk_tasks(p);
-    task t = {.batch = batch, .panel = within / n_chunks, .row_bytes = destination->nb[1]};
+    task t = {.batch = batch, .panel = within / n_chunks};
+    const struct ggml_tensor *weights = o->weights;
     const char *matrix = (const char *)weights->data + (size_t)(i2 / p->broadcast2) * weights->nb[2] +
                          (size_t)(i3 / p->broadcast3) * weights->nb[3];
     if (p->converts) {
@@ -448,20 +489,70 @@ static void run_task(const pd_product *p, pd_worker *worker, int64_t index, cons
     const int64_t from = all ? 0 : within % n_chunks, to = all ? p->n_chunks : from + 1;
     for (t.chunk = from; t.chunk < to; t.chunk++) {
         const int64_t row = t.chunk * p->chunk;
-        t.source = (const char *)source + (size_t)i3 * p->source_nb3 + (size_t)i2 * p->source_nb2 +
+        t.source = (const char *)o->source + (size_t)i3 * p->source_nb3 + (size_t)i2 * p->source_nb2 +
                    (size_t)(row * p->source_stride_m) * p->source_number;
-        t.destination = (char *)destination->data + (size_t)i3 * destination->nb[3] +
-                        (size_t)i2 * destination->nb[2] + (size_t)row * destination->nb[1] +
-                        (size_t)(t.panel * PD_PANEL_COLUMNS) * sizeof(float);
-        run_chunk(p, worker, &t, source, shared);
+        char *destination = part_of(o->destination, i2, i3, row, t.panel);
+        const bool adds = p->end == PD_PRODUCT_ADDS;
+        t.destination = adds ? (char *)worker->tile + results_at(p) : destination;
+        t.row_bytes = adds ? TILE_STRIDE * sizeof(float) : o->destination->nb[1];
+        run_chunk(p, worker, &t, o->source, o->shared);
+        if (adds)
+            add_chunk(p, &t, part_of(o->addend, i2, i3, row, t.panel), o->addend->nb[1], destination,
+                      o->destination->nb[1]);
     }
 }
 
-void pd_product_run(pd_product *p, pd_worker *worker, const struct ggml_tensor *weights, const void *source,
-                    void *shared, struct ggml_tensor *destination, int nth) {
-    for (int64_t index; (index = pd_tasks_take(&p->tasks)) < p->n_tasks;)
-        run_task(p, worker, index, weights, source, shared, destination);
+// The last thread to leave makes the product ready for its next run.
+static void leave(pd_product *p, int nth) {
     if (!pd_tasks_leave(&p->tasks, nth) || p->n_outliers == 0) return;
     for (int64_t panel = 0; panel < p->n_panels; panel++)
         atomic_store_explicit(&p->ready[panel], false, memory_order_relaxed);
+}
+
+void pd_product_run(pd_product *p, pd_worker *worker, const pd_product_operands *operands, int nth) {
+    for (int64_t index; (index = pd_tasks_take(&p->tasks)) < p->n_tasks;)
+        run_task(p, worker, index, operands);
+    leave(p, nth);
+}
+
+// A panel of each product for one chunk of rows.
+static void run_gated_task(pd_product *const products[2], pd_worker *worker, int64_t index,
+                           const pd_gated_operands *o) {
+    const pd_product *gate = products[0];
+    void *const shared[2] = {o->shared, (char *)o->shared + pd_product_shared_bytes(gate)};
+    int64_t made;
+    if (makes_outlier_weights(gate, &index, &made)) {
+        for (int i = 0; i < 2; i++)
+            make_outlier_weights(products[i], worker, made, o->source, shared[i]);
+        return;
+    }
+    task t = {.panel = index / gate->n_chunks,
+              .chunk = index % gate->n_chunks,
+              .row_bytes = TILE_STRIDE * sizeof(float)};
+    const int64_t row = t.chunk * gate->chunk;
+    t.source = (const char *)o->source + (size_t)(row * gate->source_stride_m) * gate->source_number;
+    float *results[2];
+    for (size_t i = 0; i < 2; i++) {
+        t.destination = (char *)worker->tile + results_at(gate) + i * result_bytes(gate);
+        results[i] = (float *)t.destination;
+        run_chunk(products[i], worker, &t, o->source, shared[i]);
+    }
+    const int64_t columns = pd_panel_columns(gate->n, t.panel);
+    char *to = (char *)o->destination + (size_t)row * o->row_bytes +
+               (size_t)(t.panel * PD_PANEL_COLUMNS) * pd_number_bytes(o->kind);
+    for (int64_t r = 0; r < chunk_rows(gate, t.chunk); r++) {
+        float *up = results[1] + r * TILE_STRIDE;
+        pd_rows_gate(results[0] + r * TILE_STRIDE, up, columns);
+        pd_rows_convert(GGML_TYPE_F32, up, o->kind, to + (size_t)r * o->row_bytes, NULL, columns);
+    }
+}
+
+void pd_product_run_gated(pd_product *gate, pd_product *up, pd_worker *worker,
+                          const pd_gated_operands *operands, int nth) {
+    pd_product *const products[2] = {gate, up};
+    for (int64_t index; (index = pd_tasks_take(&gate->tasks)) < gate->n_tasks;)
+        run_gated_task(products, worker, index, operands);
+    // Its outlier weights are the other's business too, and done when all have left.
+    leave(up, nth);
+    leave(gate, nth);
 }

@@ -1,10 +1,13 @@
 #include "onednn/rows.h"
 
 #include "onednn/clones.h"
+#include "onednn/softmax.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
+
+enum { GATED_AT_ONCE = 256 };
 
 PD_CLONES
 static void to_bf16(const float *restrict from, uint16_t *restrict to, int64_t n) {
@@ -198,6 +201,40 @@ void pd_rows_from_s32(const int32_t *products, float *destination, float activat
         add_s32(products, destination, activation_scale, weight_scales, sums, zero, n);
     } else {
         scale_s32(products, destination, activation_scale, weight_scales, sums, zero, n);
+    }
+}
+
+PD_CLONES
+static void add_rows(const float *restrict a, const float *restrict b, float *restrict to, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = a[i] + b[i];
+}
+
+void pd_rows_add(const float *a, const float *b, float *to, int64_t n) {
+    add_rows(a, b, to, n);
+}
+
+// Below -87, e^-x is all but infinite; NaN stays.
+PD_CLONES
+static void negate(const float *restrict from, float *restrict to, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = from[i] < -87.0F ? 87.0F : -from[i];
+}
+
+PD_CLONES
+static void gate_rows(const float *restrict gate, const float *restrict exponentials, float *restrict up,
+                      int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        up[i] *= gate[i] / (1.0F + exponentials[i]);
+}
+
+void pd_rows_gate(const float *gate, float *up, int64_t n) {
+    float exponentials[GATED_AT_ONCE];
+    for (int64_t i = 0; i < n; i += GATED_AT_ONCE) {
+        const int64_t count = n - i < GATED_AT_ONCE ? n - i : GATED_AT_ONCE;
+        negate(gate + i, exponentials, count);
+        pd_exp_row(exponentials, count);
+        gate_rows(gate + i, exponentials, up + i, count);
     }
 }
 

@@ -70,6 +70,10 @@ void pd_rows_to_s16(const float *from, int16_t *to, float *scales, int64_t n, in
 void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,
                       const float *weight_scales, const int32_t *sums, int32_t zero, int64_t n,
                       bool accumulate);
+// to = a + b, of n numbers.
+void pd_rows_add(const float *a, const float *b, float *to, int64_t n);
+// up = silu(gate) · up, of n numbers; silu(x) = x / (1 + e^-x).
+void pd_rows_gate(const float *gate, float *up, int64_t n);
 // n numbers of any ggml type to f32; a block type's n is whole blocks.
 void pd_rows_to_f32(enum ggml_type type, const void *from, float *to, int64_t n);
 // The same to f32 or bf16. row: room for them in f32.
