@@ -82,7 +82,8 @@ static void take_outliers(const pd_activations *plan, const int32_t *channels, f
 }
 
 void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source,
-                         const int32_t *channels, void *data, float *row, int ith, int nth) {
+                         const pd_rms_norm *norm, const int32_t *channels, void *data, float *row, int ith,
+                         int nth) {
     const int64_t n = plan->n_batches * plan->rows;
     const size_t row_bytes = source->nb[plan->transposed ? 0 : 1];
     float *scales = (float *)((char *)data + scales_at(plan));
@@ -97,6 +98,10 @@ void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *s
             (const float *)((const char *)source->data + (size_t)(batch / source->ne[2]) * source->nb[3] +
                             (size_t)(batch % source->ne[2]) * source->nb[2] +
                             (size_t)(i % plan->rows) * row_bytes);
+        if (norm) {
+            pd_rows_rms_norm(from, *norm, row, plan->inner);
+            from = row;
+        }
         if (plan->kind == PD_NUMBER_BF16) {
             pd_rows_to_bf16(from, (uint16_t *)data + i * plan->stride, plan->inner);
         } else if (plan->kind == PD_NUMBER_INT16) {
@@ -105,7 +110,7 @@ void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *s
                            PD_INT16_ACTIVATION_MOST);
             memset(to + plan->inner, 0, (size_t)(plan->stride - plan->inner) * sizeof *to);
         } else {
-            memcpy(row, from, (size_t)plan->inner * sizeof *row);
+            if (!norm) memcpy(row, from, (size_t)plan->inner * sizeof *row);
             take_outliers(plan, channels, row, (char *)data + outliers_at(plan) + outlier_bytes(plan, i));
             pd_rows_turn(row, plan->inner);
             pd_rows_to_u8(row, (uint8_t *)data + i * plan->stride, scales + i * plan->n_groups, plan->inner,

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 // What there may be no kernel for.
@@ -31,7 +32,8 @@ typedef struct step {
     pd_tasks outliers;                 // finds them
     const pd_activations *activations; // converts them, for this product and others
     struct ggml_tensor *source;        // what activations and their outliers are of
-    struct ggml_tensor *node;          // of activations, or a gated pair
+    struct ggml_tensor *node;          // of these, or a gated pair
+    pd_rms_norm norm;                  // what the source goes through first, if it has weights
     pd_attention_plan *attention;
 } step;
 
@@ -311,15 +313,15 @@ static void run_gated(struct ggml_tensor *node, int ith, int nth, void *user) {
 
 static void run_outliers(struct ggml_tensor *node, int ith, int nth, void *user) {
     step *s = user;
-    (void)ith;
-    pd_outliers_find(node->src[0], line_of(node), &s->outliers, nth);
+    pd_outliers_find(node->src[0], s->norm.weights ? &s->norm : NULL, line_of(node), &s->outliers,
+                     s->lowered->workers[ith].panel, nth);
 }
 
 static void run_activations(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
     const int32_t *channels = node->src[1] ? pd_outlier_channels(line_of(node->src[1])) : NULL;
-    pd_activations_fill(s->activations, node->src[0], channels, line_of(node), s->lowered->workers[ith].panel,
-                        ith, nth);
+    pd_activations_fill(s->activations, node->src[0], s->norm.weights ? &s->norm : NULL, channels,
+                        line_of(node), s->lowered->workers[ith].panel, ith, nth);
 }
 
 static void run_attention_pack(struct ggml_tensor *node, int ith, int nth, void *user) {
@@ -629,10 +631,41 @@ static void fuse_gated_pair(pd_lowered *lowered, struct ggml_cgraph *graph, step
     mark_dead(lowered, graph, inner);
 }
 
+// weights · RMSNorm(x), whose rows are as x's are.
+static bool is_weighted_norm(const struct ggml_tensor *node) {
+    if (node->op != GGML_OP_MUL || node->src[0]->op != GGML_OP_RMS_NORM) return false;
+    const struct ggml_tensor *x = node->src[0]->src[0], *weights = node->src[1];
+    return x->type == GGML_TYPE_F32 && has_adjacent(x, 0) && ggml_are_same_shape(x, node) &&
+           weights->type == GGML_TYPE_F32 && weights->op == GGML_OP_NONE && weights->data &&
+           weights->ne[0] == x->ne[0] && ggml_nelements(weights) == x->ne[0];
+}
+
+// A norm that only activations are made of is computed as they are.
+static void fuse_norm(pd_lowered *lowered, struct ggml_cgraph *graph, struct ggml_tensor *node) {
+    const struct ggml_tensor *norm = node->src[0];
+    if (!is_for_activations(lowered, graph, node) || count_users(norm, graph) != 1) return;
+    bool used = false;
+    for (size_t i = 0; i < lowered->n_steps; i++) {
+        step *s = &lowered->steps[i];
+        if (s->source != node) continue;
+        used = true;
+        s->norm.weights = node->src[1]->data;
+        memcpy(&s->norm.epsilon, norm->op_params, sizeof s->norm.epsilon);
+        s->node->src[0] = norm->src[0];
+    }
+    if (!used) return;
+    mark_dead(lowered, graph, norm);
+    mark_dead(lowered, graph, node);
+}
+
 static void fuse_activations(pd_lowered *lowered, struct ggml_cgraph *graph) {
     for (size_t i = 0; i < lowered->n_steps; i++) {
         step *s = &lowered->steps[i];
         if (s->up) fuse_gated_pair(lowered, graph, s, s->node);
+    }
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        struct ggml_tensor *node = ggml_graph_node(graph, i);
+        if (is_weighted_norm(node)) fuse_norm(lowered, graph, node);
     }
 }
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 // The channels are a trait of the model more than of the rows: some hundred rows, evenly spaced, tell them.
-enum { ENOUGH_ROWS = 128, BLOCK_ROWS = 16, LANES = 64 };
+enum { ENOUGH_ROWS = 128, BLOCK_ROWS = 16 };
 
 typedef struct {
     int64_t n, n_rows, step; // channels; rows that are looked at, every step-th
@@ -35,20 +35,10 @@ size_t pd_outliers_bytes(const struct ggml_tensor *source) {
 // nothing.
 PD_CLONES
 static void add_shares(const float *restrict row, float *restrict scores, int64_t n) {
-    float lanes[LANES] = {0}; // of SIMD, for floats are not added in another order unasked
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++)
-            lanes[lane] += row[i + lane] * row[i + lane];
-    }
-    float energy = 0.0F;
-    for (; i < n; i++)
-        energy += row[i] * row[i];
-    for (int lane = 0; lane < LANES; lane++)
-        energy += lanes[lane];
+    const float energy = pd_rows_sum_squares(row, n);
     if (!(energy >= FLT_MIN && energy <= FLT_MAX)) return;
     const float inverse = 1.0F / energy;
-    for (i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++)
         scores[i] += row[i] * row[i] * inverse;
 }
 
@@ -58,7 +48,8 @@ static void add_scores(const float *restrict from, float *restrict to, int64_t n
         to[i] += from[i];
 }
 
-static void score_block(const search *s, const struct ggml_tensor *source, int64_t block, float *scores) {
+static void score_block(const search *s, const struct ggml_tensor *source, const pd_rms_norm *norm,
+                        int64_t block, float *room, float *scores) {
     memset(scores, 0, (size_t)s->n * sizeof *scores);
     const int64_t end = (block + 1) * BLOCK_ROWS < s->n_rows ? (block + 1) * BLOCK_ROWS : s->n_rows;
     for (int64_t i = block * BLOCK_ROWS; i < end; i++) {
@@ -66,7 +57,8 @@ static void score_block(const search *s, const struct ggml_tensor *source, int64
         const char *at = (const char *)source->data + (size_t)(batch / source->ne[2]) * source->nb[3] +
                          (size_t)(batch % source->ne[2]) * source->nb[2] +
                          (size_t)(row % source->ne[1]) * source->nb[1];
-        add_shares((const float *)at, scores, s->n);
+        if (norm) pd_rows_rms_norm((const float *)at, *norm, room, s->n);
+        add_shares(norm ? room : (const float *)at, scores, s->n);
     }
 }
 
@@ -89,11 +81,12 @@ static void pick(const float *scores, int64_t n, int64_t count, int32_t *channel
     }
 }
 
-void pd_outliers_find(const struct ggml_tensor *source, void *data, pd_tasks *tasks, int nth) {
+void pd_outliers_find(const struct ggml_tensor *source, const pd_rms_norm *norm, void *data, pd_tasks *tasks,
+                      float *room, int nth) {
     const search s = plan(source);
     float *scores = block_scores(data);
     for (int64_t block; (block = pd_tasks_take(tasks)) < s.n_blocks;)
-        score_block(&s, source, block, scores + block * s.n);
+        score_block(&s, source, norm, block, room, scores + block * s.n);
     if (!pd_tasks_leave(tasks, nth)) return;
     for (int64_t block = 1; block < s.n_blocks; block++)
         add_scores(scores + block * s.n, scores, s.n);

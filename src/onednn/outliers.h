@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/tasks.h"
+#include "onednn/rows.h"
 
 #include <ggml.h>
 
@@ -22,6 +23,7 @@ static inline const int32_t *pd_outlier_channels(const void *data) {
 }
 // Finds the pd_outlier_count channels of most energy in source's rows, all of whose batches are taken as one
 // matrix; each row counts alike, however large its numbers are. The same whatever the number of threads.
-// Called by each of nth threads; `tasks` are theirs. source: f32, its rows adjacent numbers; data: 64-byte
-// aligned.
-void pd_outliers_find(const struct ggml_tensor *source, void *data, pd_tasks *tasks, int nth);
+// Called by each of nth threads; `tasks` are theirs. source: f32, its rows adjacent numbers; norm: what the
+// rows go through before, or NULL; data: 64-byte aligned; room: for a row, the thread's own.
+void pd_outliers_find(const struct ggml_tensor *source, const pd_rms_norm *norm, void *data, pd_tasks *tasks,
+                      float *room, int nth);

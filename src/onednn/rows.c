@@ -204,6 +204,39 @@ void pd_rows_from_s32(const int32_t *products, float *destination, float activat
     }
 }
 
+enum { LANES = 64 }; // of SIMD, for floats are not added in another order unasked
+
+PD_CLONES
+static float sum_squares(const float *from, int64_t n) {
+    float lanes[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int lane = 0; lane < LANES; lane++)
+            lanes[lane] += from[i + lane] * from[i + lane];
+    }
+    float sum = 0.0F;
+    for (; i < n; i++)
+        sum += from[i] * from[i];
+    for (int lane = 0; lane < LANES; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
+float pd_rows_sum_squares(const float *from, int64_t n) {
+    return sum_squares(from, n);
+}
+
+PD_CLONES
+static void weigh(const float *restrict from, const float *restrict weights, float factor, float *restrict to,
+                  int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = from[i] * factor * weights[i];
+}
+
+void pd_rows_rms_norm(const float *from, pd_rms_norm norm, float *to, int64_t n) {
+    weigh(from, norm.weights, 1.0F / sqrtf(sum_squares(from, n) / (float)n + norm.epsilon), to, n);
+}
+
 PD_CLONES
 static void add_rows(const float *restrict a, const float *restrict b, float *restrict to, int64_t n) {
     for (int64_t i = 0; i < n; i++)

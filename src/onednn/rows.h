@@ -70,6 +70,14 @@ void pd_rows_to_s16(const float *from, int16_t *to, float *scales, int64_t n, in
 void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,
                       const float *weight_scales, const int32_t *sums, int32_t zero, int64_t n,
                       bool accumulate);
+float pd_rows_sum_squares(const float *from, int64_t n);
+// RMSNorm (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467) of a row: to[i] = weights[i] · from[i]
+// / √(mean of squares + epsilon).
+typedef struct pd_rms_norm {
+    const float *weights;
+    float epsilon;
+} pd_rms_norm;
+void pd_rows_rms_norm(const float *from, pd_rms_norm norm, float *to, int64_t n);
 // to = a + b, of n numbers.
 void pd_rows_add(const float *a, const float *b, float *to, int64_t n);
 // up = silu(gate) · up, of n numbers; silu(x) = x / (1 + e^-x).
