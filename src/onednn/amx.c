@@ -11,6 +11,8 @@ enum {
     // Steps of a slice of the inner dimension: 32 columns' weights are 32 KiB, which the first-level cache
     // holds. The source and sums pass it by (TILELOADDT1), for they would push the weights out.
     SLICE_STEPS = 16,
+    // A source of no more, with the sums beside it, stays in the second-level cache.
+    SOURCE_STAYS = 1 << 20,
     FETCHED = 4, // lines of each factor's next part that are fetched with a step
 };
 
@@ -153,9 +155,10 @@ typedef struct {
     const char *from; // NULL: zeros
     char *to;
     size_t from_stride, to_stride; // bytes; 0: tiled
-    // What the second-level cache is told to fetch meanwhile, FETCHED lines a step: weights one after
-    // another, and a line of so many rows of the source. NULL: nothing.
+    // What the second-level cache is told to fetch meanwhile, FETCHED lines each time: weights one after
+    // another, so many times a step, and with each step a line of so many rows of the source (NULL: nothing).
     const char *next_weights, *next_source;
+    int64_t next_times;
 } slice;
 
 static inline size_t row_stride(size_t stride) {
@@ -175,7 +178,8 @@ ALWAYS_INLINE void fetch(const char *from, size_t stride) {
 }
 
 ALWAYS_INLINE void fetch_next(const slice *s, int64_t step) {
-    if (s->next_weights) fetch(s->next_weights + step * FETCHED * STEP_BYTES, STEP_BYTES);
+    for (int64_t i = 0; i < s->next_times; i++)
+        fetch(s->next_weights + (step * s->next_times + i) * FETCHED * STEP_BYTES, STEP_BYTES);
     if (s->next_source) fetch(s->next_source + step * STEP_BYTES, s->source_stride);
 }
 
@@ -252,6 +256,10 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
     const int64_t count = left < SLICE_STEPS ? left : SLICE_STEPS;
     const bool is_first = first == 0, is_last = left <= SLICE_STEPS;
     const int64_t n_strips = n_blocks(p->columns), n_rows = n_blocks(end - begin);
+    // Fetching holds up what is read meanwhile: few rows fetch all of the next weights only where their
+    // source need not be fetched too.
+    const bool stays = (size_t)p->rows * p->source_stride <= SOURCE_STAYS;
+    const int64_t times = stays ? (BLOCK / FETCHED + n_rows - 1) / n_rows : 1;
     for (int64_t j = 0; j < n_strips; j++) {
         const char *weights = (const char *)p->weights + tiles_at(steps, n_strips, j, first);
         const char *next = weights + count * 2 * TILE_BYTES; // 32 lines a step
@@ -280,7 +288,8 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
                        .from_stride = is_first ? stride : 0,
                        .to = is_last ? whole : sums,
                        .to_stride = is_last ? stride : 0,
-                       .next_weights = i < BLOCK / FETCHED ? next + i * count * FETCHED * STEP_BYTES : NULL,
+                       .next_weights = next + i * times * count * FETCHED * STEP_BYTES,
+                       .next_times = i * times < BLOCK / FETCHED ? times : 0,
                        .next_source =
                            !is_last && j < BLOCK / FETCHED
                                ? source + count * STEP_BYTES + (size_t)(j * FETCHED) * p->source_stride
