@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 // What a version's memory controller calls its files. A group's file pages are the `cache_keys` of
 // memory.stat: it counts them as used, but the kernel would give them back, mapped models among them.
@@ -156,4 +157,15 @@ size_t pd_memory_available_below(const char *root) {
 
 size_t pd_memory_available(void) {
     return pd_memory_available_below("");
+}
+
+void pd_advise_huge_pages(void *data, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t huge = (uintptr_t)2 << 20, base = (uintptr_t)data;
+    const uintptr_t first = (base + huge - 1) / huge * huge, last = (base + bytes) / huge * huge;
+    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
+#else
+    (void)data;
+    (void)bytes;
+#endif
 }

@@ -1,6 +1,7 @@
 #include "model/backend.h"
 
 #include "base/ggml_log.h"
+#include "base/memory.h"
 
 #include <ggml-alloc.h>
 #include <ggml-cpu.h>
@@ -105,6 +106,16 @@ pd_status pd_device_check_memory(ggml_backend_dev_t device, size_t bytes, const 
                    ggml_backend_dev_name(device), total);
 }
 
+void pd_graph_advise_huge_pages(struct ggml_cgraph *graph) {
+    ggml_backend_buffer_t advised = NULL;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        ggml_backend_buffer_t buffer = ggml_graph_node(graph, i)->buffer;
+        if (!buffer || buffer == advised || !ggml_backend_buffer_is_host(buffer)) continue;
+        pd_advise_huge_pages(ggml_backend_buffer_get_base(buffer), ggml_backend_buffer_get_size(buffer));
+        advised = buffer;
+    }
+}
+
 pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t *scheduler,
                               struct ggml_cgraph *graph, const char *what, pd_error *err) {
     ggml_gallocr_t planner = ggml_gallocr_new(ggml_backend_get_default_buffer_type(backend->device));
@@ -118,7 +129,10 @@ pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t *s
     ggml_backend_sched_reset(*scheduler);
     const bool allocated = ggml_backend_sched_alloc_graph(*scheduler, graph);
     pd_ggml_log_release();
-    if (allocated) return PD_OK;
+    if (allocated) {
+        pd_graph_advise_huge_pages(graph);
+        return PD_OK;
+    }
     ggml_backend_sched_free(*scheduler); // ggml's would crash at its next graph
     *scheduler = NULL;
     return pd_fail_memory(err, bytes, what);

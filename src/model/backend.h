@@ -34,6 +34,8 @@ pd_status pd_backend_scheduler(const pd_backend *backend, size_t graph_size, ggm
 // PD_ERR_MEMORY when `device` has less memory than `bytes` in all, which for the CPU an allocation need not
 // notice before it is used. `what` stands in the message.
 pd_status pd_device_check_memory(ggml_backend_dev_t device, size_t bytes, const char *what, pd_error *err);
+// pd_advise_huge_pages for what an allocated graph computes in the CPU's memory.
+void pd_graph_advise_huge_pages(struct ggml_cgraph *graph);
 // Gives a graph's tensors memory, after a look at how much that is. A scheduler that cannot get it is freed
 // and set to NULL.
 pd_status pd_backend_allocate(const pd_backend *backend, ggml_backend_sched_t *scheduler,

@@ -1,6 +1,7 @@
 #include "model/kv_cache.h"
 
 #include "base/ggml_log.h"
+#include "base/memory.h"
 
 #include <stdlib.h>
 
@@ -37,6 +38,8 @@ pd_status pd_kv_cache_create(const pd_decoder_hyperparameters *h, enum ggml_type
         pd_kv_cache_free(cache);
         return pd_fail_memory(err, bytes, "the KV cache");
     }
+    if (ggml_backend_buffer_is_host(cache->buffer))
+        pd_advise_huge_pages(ggml_backend_buffer_get_base(cache->buffer), pd_kv_cache_bytes(cache));
     ggml_backend_buffer_clear(cache->buffer, 0);
     return PD_OK;
 }

@@ -1,5 +1,6 @@
 #include "onednn/gemm.h"
 
+#include "base/memory.h"
 #include "onednn/amx.h"
 
 #include <pthread.h>
@@ -7,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #if DNNL_CPU_RUNTIME == DNNL_RUNTIME_OMP
 #include <omp.h>
 #endif
@@ -56,7 +56,7 @@ void *pd_aligned_alloc(size_t bytes) {
     if (bytes > SIZE_MAX - alignment) return NULL;
     const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
     void *memory = aligned_alloc(alignment, rounded ? rounded : alignment);
-    if (memory && alignment == huge) madvise(memory, rounded, MADV_HUGEPAGE); // only advice
+    if (memory) pd_advise_huge_pages(memory, rounded);
     return memory;
 }
 

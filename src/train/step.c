@@ -10,7 +10,6 @@
 #include <ggml-alloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 struct pd_step {
     pd_step_params params;
@@ -255,25 +254,6 @@ static pd_status keep_selected(pd_step *step, const batch *b, pd_error *err) {
     return PD_OK;
 }
 
-// Steps walk through hundreds of megabytes: with pages of two mebibytes they fault and miss the TLB less.
-// Only advice, and where the system knows no such pages nothing.
-static void advise_huge_pages(struct ggml_cgraph *graph) {
-#ifdef MADV_HUGEPAGE
-    ggml_backend_buffer_t advised = NULL;
-    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
-        ggml_backend_buffer_t buffer = ggml_graph_node(graph, i)->buffer;
-        if (!buffer || buffer == advised) continue;
-        const uintptr_t huge = (uintptr_t)2 << 20, base = (uintptr_t)ggml_backend_buffer_get_base(buffer);
-        const uintptr_t first = (base + huge - 1) / huge * huge,
-                        last = (base + ggml_backend_buffer_get_size(buffer)) / huge * huge;
-        if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
-        advised = buffer;
-    }
-#else
-    (void)graph;
-#endif
-}
-
 static pd_status lower(batch *b, pd_error *err) {
     const pd_step_params *params = &b->step->params;
     if (!params->lowering) return PD_OK;
@@ -291,7 +271,7 @@ static pd_status compute(pd_step *step, batch *b, pd_error *err) {
         return pd_fail(err, PD_ERR_MEMORY,
                        "out of memory for a training step of %d rows (a smaller batch takes less)",
                        b->layout.stages[0].n_rows);
-    advise_huge_pages(b->graph);
+    pd_graph_advise_huge_pages(b->graph);
     set_inputs(b);
     const enum ggml_status status = ggml_backend_graph_compute(step->params.backend->cpu, b->graph);
     if (status == GGML_STATUS_ABORTED) return pd_fail(err, PD_ERR_CANCELLED, "cancelled");
