@@ -18,7 +18,7 @@ typedef enum pd_cgroup_version { PD_CGROUP_V1, PD_CGROUP_V2, PD_CGROUP_VERSIONS 
 // *path is where it lies below the mount, "" for the mount itself, and ends where `line` does.
 bool pd_cgroup_parse(const char *line, pd_cgroup_version *version, const char **path);
 
-// Asks for pages of two mebibytes for the whole ones within [data, data + bytes): memory that is walked through
-// in hundreds of megabytes then faults and misses the TLB less. Only advice, and where the system knows no
-// such pages nothing.
+// Asks for pages of two mebibytes for the whole ones within [data, data + bytes): memory that is walked
+// through in hundreds of megabytes then faults and misses the TLB less. Only advice, and where the system
+// knows no such pages nothing.
 void pd_advise_huge_pages(void *data, size_t bytes);
