@@ -455,6 +455,182 @@ static void sums_take_products_in_place(void **state) {
     }
 }
 
+// ---- an FFN ------------------------------------------------------------------------------------------------
+
+// x + down(silu(gate(norm(x))) · up(norm(x))), whose inner steps may be read by something else too.
+typedef struct {
+    int64_t rows, width, inner;
+    bool reads[3]; // the norm, the gated pair, the last product
+} ffn_case;
+
+typedef struct {
+    problem p;
+    struct ggml_tensor *read[3];
+} ffn_problem;
+
+static void make_ffn(ffn_problem *f, const ffn_case *c, bool as_f32) {
+    problem *p = &f->p;
+    p->ctx = ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
+    struct ggml_tensor *w[3] = {ggml_new_tensor_2d(p->ctx, GGML_TYPE_Q8_0, c->width, c->inner),
+                                ggml_new_tensor_2d(p->ctx, GGML_TYPE_Q8_0, c->width, c->inner),
+                                ggml_new_tensor_2d(p->ctx, GGML_TYPE_Q8_0, c->inner, c->width)};
+    struct ggml_tensor *norm = ggml_new_tensor_1d(p->ctx, GGML_TYPE_F32, c->width);
+    p->weights_buffer = ggml_backend_alloc_ctx_tensors(p->ctx, backend.cpu);
+    assert_non_null(p->weights_buffer);
+    ggml_backend_buffer_set_usage(p->weights_buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    fill(norm, 7);
+    for (int i = 0; i < 3; i++) {
+        fill(w[i], 3 + (uint64_t)i);
+        if (as_f32) w[i] = ggml_cast(p->ctx, w[i], GGML_TYPE_F32);
+    }
+    p->source = ggml_new_tensor_2d(p->ctx, GGML_TYPE_F32, c->width, c->rows);
+    ggml_set_input(p->source);
+    ggml_set_output(p->source);
+    struct ggml_tensor *normed = ggml_mul(p->ctx, ggml_rms_norm(p->ctx, p->source, 1e-5F), norm);
+    struct ggml_tensor *gate = ggml_mul_mat(p->ctx, w[0], normed), *up = ggml_mul_mat(p->ctx, w[1], normed);
+    struct ggml_tensor *inner = ggml_swiglu_split(p->ctx, gate, up);
+    struct ggml_tensor *down = ggml_mul_mat(p->ctx, w[2], inner);
+    p->result = ggml_add(p->ctx, p->source, down);
+    p->graph = ggml_new_graph(p->ctx);
+    ggml_build_forward_expand(p->graph, p->result);
+    struct ggml_tensor *const steps[3] = {normed, inner, down};
+    for (int i = 0; i < 3; i++) {
+        if (!c->reads[i]) continue;
+        f->read[i] = ggml_scale(p->ctx, steps[i], 1.0F);
+        ggml_set_output(f->read[i]);
+        ggml_build_forward_expand(p->graph, f->read[i]);
+    }
+}
+
+static int count_nodes(struct ggml_cgraph *graph, enum ggml_op op) {
+    int n = 0;
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++)
+        n += ggml_graph_node(graph, i)->op == op;
+    return n;
+}
+
+static void run_ffn(pd_lowering *lowering, const ffn_case *c, double tolerance) {
+    ffn_problem plain = {0}, lowered = {0};
+    make_ffn(&plain, c, true);
+    float *reference = compute_graph(&plain.p, plain.p.graph);
+    make_ffn(&lowered, c, false);
+    pd_lowered *handle;
+    pd_error err = {0};
+    assert_int_equal(pd_lower(lowering, lowered.p.graph, params(), &handle, &err), PD_OK);
+    struct ggml_cgraph *graph = pd_lowered_graph(handle);
+    // f32 products read the norm itself, and their weights are not packed.
+    const bool f32 = strncmp(pd_lowering_description(lowering), "f32", 3) == 0;
+    assert_int_equal(count_nodes(graph, GGML_OP_MUL_MAT), 0);
+    assert_int_equal(count_nodes(graph, GGML_OP_RMS_NORM), f32 || c->reads[0] ? 1 : 0);
+    assert_int_equal(count_nodes(graph, GGML_OP_GLU), f32 ? 1 : 0);
+    assert_int_equal(count_nodes(graph, GGML_OP_ADD), c->reads[2] ? 1 : 0);
+    for (int run = 0; run < 2; run++) { // nothing of the first run may be left
+        float *result = compute_graph(&lowered.p, graph);
+        assert_int_equal(pd_lowered_check(handle, &err), PD_OK);
+        const double error = relative_error(result, reference, ggml_nelements(lowered.p.result));
+        if (!(error <= tolerance)) {
+            print_error("%s: FFN of %d rows, %d, %d: error %.3g, allowed %.3g\n",
+                        pd_lowering_description(lowering), (int)c->rows, (int)c->width, (int)c->inner, error,
+                        tolerance);
+        }
+        assert_true(error <= tolerance);
+        for (int i = 0; i < 3; i++) {
+            if (!c->reads[i]) continue;
+            assert_true(relative_error(lowered.read[i]->data, plain.read[i]->data,
+                                       ggml_nelements(plain.read[i])) <= tolerance);
+        }
+        free(result);
+    }
+    pd_lowered_free(handle);
+    free(reference);
+    free_problem(&lowered.p);
+    free_problem(&plain.p);
+}
+
+static void ffn_steps_are_fused(void **state) {
+    (void)state;
+    static const ffn_case cases[] = {
+        {1, 32, 64, {false, false, false}},     {64, 96, 288, {false, false, false}},
+        {100, 256, 544, {false, false, false}}, {350, 512, 1376, {false, false, false}},
+        {70, 128, 320, {true, false, false}},   {70, 128, 320, {false, true, false}},
+        {70, 128, 320, {false, false, true}},   {70, 128, 320, {true, true, true}},
+    };
+    for (size_t i = 0; i < sizeof computes / sizeof *computes; i++) {
+        for (size_t j = 0; j < sizeof cases / sizeof *cases; j++) {
+            pd_lowering *lowering = create(i);
+            if (!lowering) break;
+            // Each of the two products in a row may be off by as much.
+            run_ffn(lowering, &cases[j], 2 * tolerance_of(lowering, i));
+            pd_lowering_free(lowering);
+        }
+    }
+}
+
+// ---- rotary position embedding -----------------------------------------------------------------------------
+
+typedef struct {
+    int64_t head_dim, n_dims, n_heads, n_rows;
+    int mode;
+    bool factors, padded; // heads lie apart, as in a projection of more than them
+    float extrapolation;  // YaRN, which is ggml's
+} rope_case;
+
+static void make_rope(problem *p, const rope_case *c) {
+    p->ctx = ggml_init((struct ggml_init_params){.mem_size = 1 << 20, .no_alloc = true});
+    struct ggml_tensor *positions = ggml_new_tensor_1d(p->ctx, GGML_TYPE_I32, c->n_rows);
+    struct ggml_tensor *factors = ggml_new_tensor_1d(p->ctx, GGML_TYPE_F32, c->n_dims / 2);
+    p->weights_buffer = ggml_backend_alloc_ctx_tensors(p->ctx, backend.cpu);
+    assert_non_null(p->weights_buffer);
+    for (int64_t i = 0; i < c->n_rows; i++)
+        ((int32_t *)positions->data)[i] = (int32_t)(i * 7 % 4096);
+    for (int64_t i = 0; i < c->n_dims / 2; i++)
+        ((float *)factors->data)[i] = 1.0F + (float)i / 8.0F;
+    const view_kind view = c->padded ? PADDED : PLAIN;
+    p->source = matrix(p->ctx, GGML_TYPE_F32, c->head_dim, c->n_heads, c->n_rows, 1, view);
+    ggml_set_input(owner(p->source));
+    ggml_set_output(owner(p->source));
+    p->result = ggml_rope_ext(p->ctx, p->source, positions, c->factors ? factors : NULL, (int)c->n_dims,
+                              c->mode, 4096, 10000.0F, 0.5F, c->extrapolation, 1.1F, 32.0F, 1.0F);
+    p->graph = ggml_new_graph(p->ctx);
+    ggml_build_forward_expand(p->graph, p->result);
+}
+
+static void run_rope(pd_lowering *lowering, const rope_case *c) {
+    problem plain = {0}, lowered = {0};
+    make_rope(&plain, c);
+    float *reference = compute_graph(&plain, plain.graph);
+    make_rope(&lowered, c);
+    pd_lowered *handle;
+    pd_error err = {0};
+    assert_int_equal(pd_lower(lowering, lowered.graph, params(), &handle, &err), PD_OK);
+    assert_int_equal(pd_lowered_count(handle), c->extrapolation > 0.0F ? 0 : 1);
+    float *result = compute_graph(&lowered, pd_lowered_graph(handle));
+    assert_true(relative_error(result, reference, ggml_nelements(lowered.result)) <= 1e-6);
+    pd_lowered_free(handle);
+    free(result);
+    free(reference);
+    free_problem(&lowered);
+    free_problem(&plain);
+}
+
+static void ropes(void **state) {
+    (void)state;
+    static const rope_case cases[] = {
+        {128, 128, 4, 50, GGML_ROPE_TYPE_NORMAL, false, false, 0.0F},
+        {128, 128, 4, 50, GGML_ROPE_TYPE_NEOX, false, false, 0.0F},
+        {96, 64, 3, 17, GGML_ROPE_TYPE_NORMAL, true, true, 0.0F},
+        {96, 64, 3, 17, GGML_ROPE_TYPE_NEOX, true, true, 0.0F},
+        {10, 6, 1, 1, GGML_ROPE_TYPE_NEOX, false, false, 0.0F},
+        {6, 2, 5, 3, GGML_ROPE_TYPE_NORMAL, false, true, 0.0F},
+        {64, 64, 2, 20, GGML_ROPE_TYPE_NORMAL, false, false, 1.0F},
+    };
+    pd_lowering *lowering = create(0);
+    assert_non_null(lowering);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        run_rope(lowering, &cases[i]);
+    pd_lowering_free(lowering);
+}
+
 // ---- memory ------------------------------------------------------------------------------------------------
 
 static void note_line(pd_log_level level, const char *line, void *user) {
@@ -726,6 +902,8 @@ int main(void) {
         cmocka_unit_test(views_and_batches),
         cmocka_unit_test(outer_products),
         cmocka_unit_test(sums_take_products_in_place),
+        cmocka_unit_test(ffn_steps_are_fused),
+        cmocka_unit_test(ropes),
         cmocka_unit_test(no_room_for_packed_weights),
         cmocka_unit_test(no_room_beside_mapped_files),
         cmocka_unit_test(packing_runs_out_of_memory),

@@ -5,6 +5,7 @@
 #include "onednn/outliers.h"
 #include "onednn/pattern.h"
 #include "onednn/product.h"
+#include "onednn/rope.h"
 #include "onednn/store.h"
 
 #include <ggml-cpu.h>
@@ -35,6 +36,7 @@ typedef struct step {
     struct ggml_tensor *node;          // of these, or a gated pair
     pd_rms_norm norm;                  // what the source goes through first, if it has weights
     pd_attention_plan *attention;
+    pd_rope rope;
 } step;
 
 struct pd_lowered {
@@ -338,6 +340,12 @@ static void run_attention(struct ggml_tensor *node, int ith, int nth, void *user
                      mask ? mask->data : NULL, node->data, nth);
 }
 
+static void run_rope(struct ggml_tensor *node, int ith, int nth, void *user) {
+    const step *s = user;
+    pd_rope_run(&s->rope, node->src[0], node->src[1]->data, node->src[2] ? node->src[2]->data : NULL, node,
+                s->lowered->workers[ith].panel, ith, nth);
+}
+
 static step *add_step(pd_lowered *lowered) {
     step *s = &lowered->steps[lowered->n_steps++];
     s->lowered = lowered;
@@ -599,6 +607,21 @@ static pd_status rewrite_products(pd_lowered *lowered, struct ggml_cgraph *graph
     return PD_OK;
 }
 
+static pd_status rewrite_ropes(pd_lowered *lowered, struct ggml_cgraph *graph, pd_error *err) {
+    for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
+        struct ggml_tensor *node = ggml_graph_node(graph, i);
+        pd_rope rope;
+        if (!pd_rope_match(node, &rope)) continue;
+        if (node->ne[2] < LEAST_ROWS && !lowered->lowering->params.everything) continue;
+        PD_TRY(reserve_workers(lowered, 0, (size_t)rope.n_dims * sizeof(float), 0, err));
+        step *s = add_step(lowered);
+        s->rope = rope;
+        struct ggml_tensor *sources[3] = {node->src[0], node->src[1], node->src[2]};
+        rewrite(lowered, node, sources, sources[2] ? 3 : 2, run_rope, s);
+    }
+    return PD_OK;
+}
+
 // ---- what makes activations --------------------------------------------------------------------------------
 
 // Whether nothing reads it but the nodes that make activations of it.
@@ -648,6 +671,7 @@ static void fuse_norm(pd_lowered *lowered, struct ggml_cgraph *graph, struct ggm
     for (size_t i = 0; i < lowered->n_steps; i++) {
         step *s = &lowered->steps[i];
         if (s->source != node) continue;
+        if (s->activations && s->activations->transposed) return;
         used = true;
         s->norm.weights = node->src[1]->data;
         memcpy(&s->norm.epsilon, norm->op_params, sizeof s->norm.epsilon);
@@ -710,6 +734,7 @@ pd_status pd_lower(pd_lowering *lowering, struct ggml_cgraph *graph, const pd_lo
         status = pack_or_fall_back(lowering, graph, params, lowered->workers, err);
         lowered->pack_ms = (double)(ggml_time_us() - start) * 1e-3;
         if (status == PD_OK) status = rewrite_attentions(lowered, graph, err);
+        if (status == PD_OK) status = rewrite_ropes(lowered, graph, err);
         if (status == PD_OK) status = rewrite_sums(lowered, graph, err);
         if (status == PD_OK) status = rewrite_gated_pairs(lowered, graph, err);
         if (status == PD_OK) status = rewrite_products(lowered, graph, err); // they look into the store
