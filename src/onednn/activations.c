@@ -25,10 +25,6 @@ void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, 
 }
 
 // What lies behind one another: rows, units' rows, scales, outliers, each from the start of a line on.
-static size_t whole_lines(size_t bytes) {
-    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-}
-
 static size_t units_at(const pd_activations *plan) {
     return (size_t)(plan->n_batches * plan->rows * plan->stride) * pd_number_bytes(plan->kind);
 }
@@ -39,7 +35,7 @@ static size_t scales_at(const pd_activations *plan) {
 
 static size_t outliers_at(const pd_activations *plan) {
     const size_t n_scales = (size_t)(plan->n_batches * plan->rows * plan->n_groups);
-    return scales_at(plan) + whole_lines(n_scales * sizeof(float));
+    return scales_at(plan) + pd_whole_lines(n_scales * sizeof(float));
 }
 
 // Of the outliers of so many rows.
@@ -48,7 +44,7 @@ static size_t outlier_bytes(const pd_activations *plan, int64_t rows) {
 }
 
 static size_t channels_at(const pd_activations *plan) {
-    return outliers_at(plan) + whole_lines(outlier_bytes(plan, plan->n_batches * plan->rows));
+    return outliers_at(plan) + pd_whole_lines(outlier_bytes(plan, plan->n_batches * plan->rows));
 }
 
 size_t pd_activations_bytes(const pd_activations *plan) {

@@ -147,14 +147,14 @@ TILES static void configure(int64_t rows) {
 }
 
 // A slice of a block: to = from + source · weights. A block of sums has its four tiles one after another
-// where `tiled`, rows a stride apart otherwise.
+// where its stride is 0, rows a stride apart otherwise.
 typedef struct {
     const char *source, *weights;
     size_t source_stride;
     int64_t steps;
     const char *from; // NULL: zeros
     char *to;
-    size_t from_stride, to_stride; // bytes; 0: tiled
+    size_t from_stride, to_stride; // bytes
     // What the second-level cache is told to fetch meanwhile, FETCHED lines each time: weights one after
     // another, so many times a step, and with each step a line of so many rows of the source (NULL: nothing).
     const char *next_weights, *next_source;

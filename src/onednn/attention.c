@@ -17,7 +17,6 @@ enum {
     BF16_UNIT = 128,   // each packed for itself, so that a product has one
     MAX_PRODUCTS = 32, // 4 heights × 2 · F32_CHUNK widths
     PADDING = 16,      // numbers behind each row of scores: rows must not all fall on the same cache sets
-    ALIGNMENT = 64,
     MAX_DIMENSION = 1 << 24,
 };
 
@@ -56,10 +55,6 @@ static int64_t min_of(int64_t a, int64_t b) {
 
 static int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
-}
-
-static size_t aligned(size_t bytes) {
-    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
 // ---- The plan ----
@@ -144,8 +139,8 @@ static pd_status add_product(pd_attention_plan *a, pd_gemm_cache *cache, int64_t
     a->scratch_bytes = larger(a->scratch_bytes, pd_gemm_scratch_bytes(product->scores));
     a->scratch_bytes = larger(a->scratch_bytes, pd_gemm_scratch_bytes(product->values));
     if (!f32) {
-        a->key_unit = larger(a->key_unit, aligned(pd_gemm_packed_bytes(product->scores)));
-        a->value_unit = larger(a->value_unit, aligned(pd_gemm_packed_bytes(product->values)));
+        a->key_unit = larger(a->key_unit, pd_whole_lines(pd_gemm_packed_bytes(product->scores)));
+        a->value_unit = larger(a->value_unit, pd_whole_lines(pd_gemm_packed_bytes(product->values)));
     }
     return PD_OK;
 }
@@ -183,24 +178,24 @@ static void plan_blocks(pd_attention_plan *a) {
     a->block = 2 * a->strip;
     a->n_strips = divide_up(s->n_q, a->strip);
     a->n_blocks = divide_up(s->n_q, a->block);
-    a->key_unit = f32 ? aligned((size_t)(a->unit * s->head_dim) * a->number_bytes) : 0;
-    a->value_unit = f32 ? aligned((size_t)(a->unit * s->value_dim) * a->number_bytes) : 0;
+    a->key_unit = f32 ? pd_whole_lines((size_t)(a->unit * s->head_dim) * a->number_bytes) : 0;
+    a->value_unit = f32 ? pd_whole_lines((size_t)(a->unit * s->value_dim) * a->number_bytes) : 0;
 }
 
 static void plan_tile(pd_attention_plan *a) {
     const pd_attention_shape *s = &a->shape;
     const size_t block = (size_t)a->block, scores = block * (size_t)a->scores_stride;
     a->queries_at = 0;
-    a->scores_at = a->queries_at + aligned(block * (size_t)s->head_dim * a->number_bytes);
-    a->shares_at = a->scores_at + aligned(scores * sizeof(float));
-    a->results_at = a->shares_at + (s->compute == dnnl_f32 ? 0 : aligned(scores * sizeof(uint16_t)));
-    a->maxima_at = a->results_at + aligned(block * (size_t)s->value_dim * sizeof(float));
-    a->sums_at = a->maxima_at + aligned(block * sizeof(float));
-    a->tile_bytes = a->sums_at + aligned(block * sizeof(float));
+    a->scores_at = a->queries_at + pd_whole_lines(block * (size_t)s->head_dim * a->number_bytes);
+    a->shares_at = a->scores_at + pd_whole_lines(scores * sizeof(float));
+    a->results_at = a->shares_at + (s->compute == dnnl_f32 ? 0 : pd_whole_lines(scores * sizeof(uint16_t)));
+    a->maxima_at = a->results_at + pd_whole_lines(block * (size_t)s->value_dim * sizeof(float));
+    a->sums_at = a->maxima_at + pd_whole_lines(block * sizeof(float));
+    a->tile_bytes = a->sums_at + pd_whole_lines(block * sizeof(float));
     // A unit in bf16 on its way to be packed, and one row of it in f32.
     const size_t widest = (size_t)(s->head_dim > s->value_dim ? s->head_dim : s->value_dim);
-    a->panel_bytes = aligned(widest * sizeof(float));
-    if (s->compute != dnnl_f32) a->panel_bytes += aligned((size_t)a->unit * widest * a->number_bytes);
+    a->panel_bytes = pd_whole_lines(widest * sizeof(float));
+    if (s->compute != dnnl_f32) a->panel_bytes += pd_whole_lines((size_t)a->unit * widest * a->number_bytes);
 }
 
 static pd_status plan_packed(pd_attention_plan *a, pd_error *err) {
@@ -378,7 +373,7 @@ static void pack_unit(const pd_attention_plan *a, pd_worker *worker, const void 
     }
     const pd_attention_product *packing = find_packing(a, keys);
     const size_t spare = (size_t)(s->head_dim > s->value_dim ? s->head_dim : s->value_dim) * sizeof(float);
-    void *rows = (char *)worker->panel + aligned(spare);
+    void *rows = (char *)worker->panel + pd_whole_lines(spare);
     convert_unit(a, worker, s->key_type, from_k, s->k_row, keys, s->head_dim, rows);
     pd_gemm_pack(packing->scores, worker, rows, 1, s->head_dim, to_k);
     convert_unit(a, worker, s->value_type, from_v, s->v_row, keys, s->value_dim, rows);

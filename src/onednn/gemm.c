@@ -298,17 +298,13 @@ void pd_gemm_release(pd_gemm_cache *cache, const pd_gemm *gemm) {
     pthread_mutex_unlock(&cache->mutex);
 }
 
-static size_t whole_lines(size_t bytes) {
-    return (bytes + 63) / 64 * 64;
-}
-
 // Where the column without a stride is in a worker's scratch memory, and the row.
 static size_t column_at(const pd_gemm *gemm) {
-    return whole_lines(dnnl_memory_desc_get_size(gemm->scratchpad));
+    return pd_whole_lines(dnnl_memory_desc_get_size(gemm->scratchpad));
 }
 
 static size_t row_at(const pd_gemm *gemm) {
-    return column_at(gemm) + (gemm->is_column ? whole_lines((size_t)gemm->shape.m * sizeof(float)) : 0);
+    return column_at(gemm) + (gemm->is_column ? pd_whole_lines((size_t)gemm->shape.m * sizeof(float)) : 0);
 }
 
 size_t pd_gemm_scratch_bytes(const pd_gemm *gemm) {

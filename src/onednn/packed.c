@@ -51,7 +51,7 @@ pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *sourc
         status = choose_layout(cache, packed, pd_panel_columns(packed->n, panel),
                                pd_packed_group(packed, block), &packed->like[i], err);
         if (status == PD_OK) {
-            const size_t bytes = (pd_gemm_packed_bytes(packed->like[i]) + 63) / 64 * 64;
+            const size_t bytes = pd_whole_lines(pd_gemm_packed_bytes(packed->like[i]));
             if (bytes > packed->block_bytes) packed->block_bytes = bytes;
         }
     }

@@ -309,9 +309,7 @@ void pd_product_worker_bytes(const pd_product *p, size_t *scratch, size_t *panel
 }
 
 size_t pd_product_shared_bytes(const pd_product *p) {
-    enum { LINE = 64 };
-    return ((size_t)(p->n_outliers * p->n) * pd_number_bytes(p->activations.outlier_kind) + LINE - 1) / LINE *
-           LINE;
+    return pd_whole_lines((size_t)(p->n_outliers * p->n) * pd_number_bytes(p->activations.outlier_kind));
 }
 
 // A panel's outlier weights in what the threads share: [n_outliers, columns].

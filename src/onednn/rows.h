@@ -44,6 +44,12 @@ static inline pd_int8_range pd_int8_range_for(bool saturating) {
     return saturating ? (pd_int8_range){90, 90, 91} : (pd_int8_range){127, 128, 127};
 }
 
+// Bytes rounded up to whole cache lines: what lies behind begins with one.
+static inline size_t pd_whole_lines(size_t bytes) {
+    enum { LINE = 64 };
+    return (bytes + LINE - 1) / LINE * LINE;
+}
+
 // Turns a row of n numbers, in place, by an orthogonal matrix: a Hadamard matrix of the largest power of two
 // up to 64 that divides n, over numbers n / that apart. Turning both factors of a product leaves it as it is,
 // but spreads an outlier, which would spoil its whole row's scale, over many numbers (Ashkboos et al. 2024,
@@ -70,6 +76,7 @@ void pd_rows_to_s16(const float *from, int16_t *to, float *scales, int64_t n, in
 void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,
                       const float *weight_scales, const int32_t *sums, int32_t zero, int64_t n,
                       bool accumulate);
+// The sum of n numbers' squares.
 float pd_rows_sum_squares(const float *from, int64_t n);
 // RMSNorm (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467) of a row: to[i] = weights[i] · from[i]
 // / √(mean of squares + epsilon).
