@@ -11,9 +11,11 @@ enum {
     // Steps of a slice of the inner dimension: 32 columns' weights are 32 KiB, which the first-level cache
     // holds. The source and sums pass it by (TILELOADDT1), for they would push the weights out.
     SLICE_STEPS = 16,
-    // A source of no more, with the sums beside it, stays in the second-level cache.
-    SOURCE_STAYS = 1 << 20,
-    FETCHED = 4, // lines of each factor's next part that are fetched with a step
+    // Lines that are fetched with a step. More weights would fill the buffers that reads from the
+    // second-level cache go through too, for as long as memory takes; what is left of them the hardware
+    // fetches.
+    WEIGHTS_FETCHED = 3,
+    SOURCE_FETCHED = 4,
 };
 
 static int64_t n_blocks(int64_t n) {
@@ -155,10 +157,9 @@ typedef struct {
     const char *from; // NULL: zeros
     char *to;
     size_t from_stride, to_stride; // bytes
-    // What the second-level cache is told to fetch meanwhile, FETCHED lines each time: weights one after
-    // another, so many times a step, and with each step a line of so many rows of the source (NULL: nothing).
+    // What the second-level cache is told to fetch meanwhile (NULL: nothing): with each step WEIGHTS_FETCHED
+    // lines of weights, one after another, and a line of each of SOURCE_FETCHED rows of the source.
     const char *next_weights, *next_source;
-    int64_t next_times;
 } slice;
 
 static inline size_t row_stride(size_t stride) {
@@ -170,17 +171,15 @@ static inline size_t tile_at(size_t stride, size_t i) {
 }
 
 // GCC takes a function of prefetches alone for one without effects, and drops its calls.
-#define ALWAYS_INLINE __attribute__((always_inline)) static inline
-
-ALWAYS_INLINE void fetch(const char *from, size_t stride) {
-    for (size_t i = 0; i < FETCHED; i++)
-        _mm_prefetch(from + i * stride, _MM_HINT_T1);
-}
-
-ALWAYS_INLINE void fetch_next(const slice *s, int64_t step) {
-    for (int64_t i = 0; i < s->next_times; i++)
-        fetch(s->next_weights + (step * s->next_times + i) * FETCHED * STEP_BYTES, STEP_BYTES);
-    if (s->next_source) fetch(s->next_source + step * STEP_BYTES, s->source_stride);
+__attribute__((always_inline)) static inline void fetch_next(const slice *s, int64_t step) {
+    if (s->next_weights) {
+        for (int64_t i = 0; i < WEIGHTS_FETCHED; i++)
+            _mm_prefetch(s->next_weights + (step * WEIGHTS_FETCHED + i) * STEP_BYTES, _MM_HINT_T1);
+    }
+    if (s->next_source) {
+        for (size_t i = 0; i < SOURCE_FETCHED; i++)
+            _mm_prefetch(s->next_source + step * STEP_BYTES + i * s->source_stride, _MM_HINT_T1);
+    }
 }
 
 // The kernels differ by the instruction MULTIPLY: of blocks of more than 16 rows, and of fewer.
@@ -256,10 +255,6 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
     const int64_t count = left < SLICE_STEPS ? left : SLICE_STEPS;
     const bool is_first = first == 0, is_last = left <= SLICE_STEPS;
     const int64_t n_strips = n_blocks(p->columns), n_rows = n_blocks(end - begin);
-    // Fetching holds up what is read meanwhile: few rows fetch all of the next weights only where their
-    // source need not be fetched too.
-    const bool stays = (size_t)p->rows * p->source_stride <= SOURCE_STAYS;
-    const int64_t times = stays ? (BLOCK / FETCHED + n_rows - 1) / n_rows : 1;
     for (int64_t j = 0; j < n_strips; j++) {
         const char *weights = (const char *)p->weights + tiles_at(steps, n_strips, j, first);
         const char *next = weights + count * 2 * TILE_BYTES; // 32 lines a step
@@ -288,11 +283,12 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
                        .from_stride = is_first ? stride : 0,
                        .to = is_last ? whole : sums,
                        .to_stride = is_last ? stride : 0,
-                       .next_weights = next + i * times * count * FETCHED * STEP_BYTES,
-                       .next_times = i * times < BLOCK / FETCHED ? times : 0,
+                       .next_weights = i * WEIGHTS_FETCHED < BLOCK
+                                           ? next + i * count * WEIGHTS_FETCHED * STEP_BYTES
+                                           : NULL,
                        .next_source =
-                           !is_last && j < BLOCK / FETCHED
-                               ? source + count * STEP_BYTES + (size_t)(j * FETCHED) * p->source_stride
+                           !is_last && j < BLOCK / SOURCE_FETCHED
+                               ? source + count * STEP_BYTES + (size_t)(j * SOURCE_FETCHED) * p->source_stride
                                : NULL};
             multiply(&s);
             if (is_last && whole == copy)
