@@ -24,13 +24,9 @@ void pd_activations_plan(const struct ggml_tensor *source, pd_number_kind kind, 
     plan->outlier_kind = floating;
 }
 
-// What lies behind one another: rows, units' rows, scales, outliers, each from the start of a line on.
-static size_t units_at(const pd_activations *plan) {
-    return (size_t)(plan->n_batches * plan->rows * plan->stride) * pd_number_bytes(plan->kind);
-}
-
+// What lies behind one another: rows, scales, outliers, their channels, each from the start of a line on.
 static size_t scales_at(const pd_activations *plan) {
-    return units_at(plan) + (size_t)(plan->n_outliers * plan->stride);
+    return (size_t)(plan->n_batches * plan->rows * plan->stride) * pd_number_bytes(plan->kind);
 }
 
 static size_t outliers_at(const pd_activations *plan) {
@@ -63,10 +59,6 @@ const int32_t *pd_activations_channels(const pd_activations *plan, const void *d
     return (const int32_t *)((const char *)data + channels_at(plan));
 }
 
-const uint8_t *pd_activations_units(const pd_activations *plan, const void *data) {
-    return (const uint8_t *)data + units_at(plan);
-}
-
 // Moves a row's outliers away.
 static void take_outliers(const pd_activations *plan, const int32_t *channels, float *row, void *to) {
     float values[PD_OUTLIERS_MOST];
@@ -83,9 +75,6 @@ void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *s
     const int64_t n = plan->n_batches * plan->rows;
     const size_t row_bytes = source->nb[plan->transposed ? 0 : 1];
     float *scales = (float *)((char *)data + scales_at(plan));
-    for (int64_t i = plan->n_outliers * ith / nth; i < plan->n_outliers * (ith + 1) / nth; i++)
-        pd_rows_turned_unit((uint8_t *)data + units_at(plan) + i * plan->stride, plan->inner, channels[i],
-                            plan->range.zero);
     if (ith == 0 && plan->n_outliers > 0)
         memcpy((char *)data + channels_at(plan), channels, (size_t)plan->n_outliers * sizeof *channels);
     for (int64_t i = n * ith / nth; i < n * (ith + 1) / nth; i++) {
@@ -108,7 +97,6 @@ void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *s
         } else {
             if (!norm) memcpy(row, from, (size_t)plan->inner * sizeof *row);
             take_outliers(plan, channels, row, (char *)data + outliers_at(plan) + outlier_bytes(plan, i));
-            pd_rows_turn(row, plan->inner);
             pd_rows_to_u8(row, (uint8_t *)data + i * plan->stride, scales + i * plan->n_groups, plan->inner,
                           plan->group, plan->range);
         }

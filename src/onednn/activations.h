@@ -27,12 +27,9 @@ const float *pd_activations_scales(const pd_activations *plan, const void *data,
 const void *pd_activations_outliers(const pd_activations *plan, const void *data, int64_t batch);
 // The outliers' channels, [n_outliers].
 const int32_t *pd_activations_channels(const pd_activations *plan, const void *data);
-// For each outlier the row that a one in its channel alone would be, [n_outliers][stride], divided by
-// pd_rows_turn_scale: products with them are the weights that outliers want.
-const uint8_t *pd_activations_units(const pd_activations *plan, const void *data);
-// Converts thread ith's share of source's rows; int8 ones are turned first (pd_rows_turn), without the
-// outliers of these channels (others: NULL). norm: what rows go through first, whose inner dimension is then
-// the adjacent one; NULL: nothing. row: room for one of them.
+// Converts thread ith's share of source's rows, of int8 without the outliers of these channels (others:
+// NULL). norm: what rows go through first, whose inner dimension is then the adjacent one; NULL: nothing.
+// row: room for one of them.
 void pd_activations_fill(const pd_activations *plan, const struct ggml_tensor *source,
                          const pd_rms_norm *norm, const int32_t *channels, void *data, float *row, int ith,
                          int nth);

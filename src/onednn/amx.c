@@ -6,7 +6,7 @@ enum {
     TILE = 16,       // rows of a tile; columns of a tile of sums
     STEP_BYTES = 64, // of a row: 32 numbers of bf16, 64 of eight bits
     TILE_BYTES = TILE * STEP_BYTES,
-    BLOCK = 2 * TILE, // rows and columns of the sums in registers: four tiles
+    BLOCK = PD_AMX_BLOCK, // rows and columns of the sums in registers: two tiles by two
     BLOCK_BYTES = BLOCK * BLOCK * (int)sizeof(float),
     // Steps of a slice of the inner dimension: 32 columns' weights are 32 KiB, which the first-level cache
     // holds. The source and sums pass it by (TILELOADDT1), for they would push the weights out.
@@ -15,7 +15,7 @@ enum {
     // second-level cache go through too, for as long as memory takes; what is left of them the hardware
     // fetches.
     WEIGHTS_FETCHED = 3,
-    SOURCE_FETCHED = 4,
+    ROWS_FETCHED = 4,
 };
 
 static int64_t n_blocks(int64_t n) {
@@ -88,6 +88,30 @@ void pd_amx_pack(pd_number_kind kind, int64_t n, int64_t k, const void *weights,
     }
 }
 
+PD_CLONES
+static void take_bytes(const uint32_t *restrict numbers, unsigned shift, int8_t *restrict to, int64_t n) {
+    for (int64_t j = 0; j < n; j++)
+        to[j] = (int8_t)(uint8_t)(numbers[j] >> shift);
+}
+
+// The line of tile j / TILE that row i has numbers in.
+static const char *line_of(int64_t n, int64_t k, const void *packed, int64_t i, int64_t j) {
+    return (const char *)packed +
+           tiles_at(n_steps(PD_NUMBER_INT8, k), n_blocks(n), j / BLOCK, i / STEP_BYTES) +
+           (size_t)(j % BLOCK / TILE) * TILE_BYTES + (size_t)(i % STEP_BYTES / 4) * STEP_BYTES;
+}
+
+void pd_amx_packed_row(int64_t n, int64_t k, const void *packed, int64_t i, int8_t *to) {
+    for (int64_t j = 0; j < n; j += TILE)
+        take_bytes((const uint32_t *)(const void *)line_of(n, k, packed, i, j), (unsigned)(i % 4) * 8, to + j,
+                   n - j < TILE ? n - j : TILE);
+}
+
+void pd_amx_fetch_packed_row(int64_t n, int64_t k, const void *packed, int64_t i) {
+    for (int64_t j = 0; j < n; j += TILE)
+        __builtin_prefetch(line_of(n, k, packed, i, j));
+}
+
 // The tiles are x86's, and their permission Linux's; the intrinsics came with GCC 11 and Clang 12.
 #if defined(__x86_64__) && defined(__linux__) &&                                                             \
     (defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) && __GNUC__ >= 11)
@@ -148,6 +172,12 @@ TILES static void configure(int64_t rows) {
     _tile_loadconfig(&c);
 }
 
+// Four lines for each step: two by two, so far apart.
+typedef struct {
+    const char *first; // NULL: none
+    size_t step, apart, further;
+} lines;
+
 // A slice of a block: to = from + source · weights. A block of sums has its four tiles one after another
 // where its stride is 0, rows a stride apart otherwise.
 typedef struct {
@@ -157,9 +187,10 @@ typedef struct {
     const char *from; // NULL: zeros
     char *to;
     size_t from_stride, to_stride; // bytes
-    // What the second-level cache is told to fetch meanwhile (NULL: nothing): with each step WEIGHTS_FETCHED
-    // lines of weights, one after another, and a line of each of SOURCE_FETCHED rows of the source.
-    const char *next_weights, *next_source;
+    // What the second-level cache is told to fetch meanwhile: with each step WEIGHTS_FETCHED lines of
+    // weights, one after another (NULL: none), and lines of rows.
+    const char *next_weights;
+    lines next[2];
 } slice;
 
 static inline size_t row_stride(size_t stride) {
@@ -176,9 +207,14 @@ __attribute__((always_inline)) static inline void fetch_next(const slice *s, int
         for (int64_t i = 0; i < WEIGHTS_FETCHED; i++)
             _mm_prefetch(s->next_weights + (step * WEIGHTS_FETCHED + i) * STEP_BYTES, _MM_HINT_T1);
     }
-    if (s->next_source) {
-        for (size_t i = 0; i < SOURCE_FETCHED; i++)
-            _mm_prefetch(s->next_source + step * STEP_BYTES + i * s->source_stride, _MM_HINT_T1);
+    for (size_t i = 0; i < 2; i++) {
+        const lines *l = &s->next[i];
+        if (!l->first) continue;
+        const char *first = l->first + (size_t)step * l->step;
+        _mm_prefetch(first, _MM_HINT_T1);
+        _mm_prefetch(first + l->apart, _MM_HINT_T1);
+        _mm_prefetch(first + l->further, _MM_HINT_T1);
+        _mm_prefetch(first + l->further + l->apart, _MM_HINT_T1);
     }
 }
 
@@ -238,8 +274,6 @@ __attribute__((always_inline)) static inline void fetch_next(const slice *s, int
 DEFINE_KERNELS(multiply_bf16, _tile_dpbf16ps)
 DEFINE_KERNELS(multiply_int8, _tile_dpbusd)
 
-typedef void kernel(const slice *s);
-
 // ---- a product ---------------------------------------------------------------------------------------------
 
 static void copy_rows(char *to, size_t to_stride, const char *from, size_t from_stride, int64_t rows,
@@ -248,10 +282,55 @@ static void copy_rows(char *to, size_t to_stride, const char *from, size_t from_
         memcpy(to + i * to_stride, from + i * from_stride, (size_t)columns * sizeof(float));
 }
 
-// One slice of all blocks of rows begin … end, which are `rows` each.
-static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, int64_t begin, int64_t end,
-                      int64_t rows) {
-    const int64_t steps = n_steps(p->kind, p->k), left = steps - first;
+typedef void kernel(const slice *s);
+
+// Hands the whole sums of a block over, with what is beside them.
+static void finish(const pd_amx_product *p, kernel *multiply_more, pd_amx_block *block) {
+    _Alignas(64) float more[BLOCK * BLOCK];
+    if (p->more_k > 0) {
+        const int64_t steps = n_steps(PD_NUMBER_BF16, p->more_k);
+        const slice s = {.source = (const char *)p->more_source + (size_t)block->row * p->more_source_stride,
+                         .weights = (const char *)p->more_weights +
+                                    tiles_at(steps, n_blocks(p->columns), block->column / BLOCK, 0),
+                         .source_stride = p->more_source_stride,
+                         .steps = steps,
+                         .to = (char *)more,
+                         .to_stride = BLOCK * sizeof(float)};
+        multiply_more(&s);
+        block->more = more;
+    }
+    p->finish(p->user, block);
+}
+
+// How blocks of so many rows are multiplied.
+typedef struct {
+    int64_t rows;
+    kernel *multiply, *multiply_more;
+} method;
+
+// The source's next slice: strip j fetches these of a block's rows, from `row` on.
+static lines next_source(const pd_amx_product *p, int64_t row, int64_t j, int64_t step) {
+    if (j >= BLOCK / ROWS_FETCHED) return (lines){NULL};
+    return (lines){.first = (const char *)p->source + (size_t)(row + j * ROWS_FETCHED) * p->source_stride +
+                            step * STEP_BYTES,
+                   .step = STEP_BYTES,
+                   .apart = p->source_stride,
+                   .further = 2 * p->source_stride};
+}
+
+// Two rows of a block for each step.
+static lines touched(const pd_amx_rows *rows, int64_t row, int64_t column) {
+    if (!rows->rows) return (lines){NULL};
+    return (lines){.first = (const char *)rows->rows + (size_t)row * rows->stride +
+                            (size_t)column * rows->column_bytes,
+                   .step = 2 * rows->stride,
+                   .apart = rows->stride,
+                   .further = STEP_BYTES};
+}
+
+// One slice of all blocks of rows begin … end.
+static void run_slice(const pd_amx_product *p, const method *way, int64_t first, int64_t begin, int64_t end) {
+    const int64_t steps = n_steps(p->kind, p->k), left = steps - first, rows = way->rows;
     const int64_t count = left < SLICE_STEPS ? left : SLICE_STEPS;
     const bool is_first = first == 0, is_last = left <= SLICE_STEPS;
     const int64_t n_strips = n_blocks(p->columns), n_rows = n_blocks(end - begin);
@@ -269,7 +348,7 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
             size_t stride = p->destination_stride;
             _Alignas(64) char copy[BLOCK_BYTES];
             char *whole = destination; // a block as wide as its tiles
-            if (columns < BLOCK && ((is_first && p->accumulate) || is_last)) {
+            if (p->finish || (columns < BLOCK && ((is_first && p->accumulate) || is_last))) {
                 whole = copy;
                 stride = BLOCK * sizeof(float);
                 if (is_first && p->accumulate)
@@ -282,17 +361,20 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
                        .from = is_first ? p->accumulate ? whole : NULL : sums,
                        .from_stride = is_first ? stride : 0,
                        .to = is_last ? whole : sums,
-                       .to_stride = is_last ? stride : 0,
-                       .next_weights = i * WEIGHTS_FETCHED < BLOCK
-                                           ? next + i * count * WEIGHTS_FETCHED * STEP_BYTES
-                                           : NULL,
-                       .next_source =
-                           !is_last && j < BLOCK / SOURCE_FETCHED
-                               ? source + count * STEP_BYTES + (size_t)(j * SOURCE_FETCHED) * p->source_stride
-                               : NULL};
-            multiply(&s);
-            if (is_last && whole == copy)
+                       .to_stride = is_last ? stride : 0};
+            if (i * WEIGHTS_FETCHED < BLOCK) s.next_weights = next + i * count * WEIGHTS_FETCHED * STEP_BYTES;
+            if (!is_last) s.next[0] = next_source(p, row, j, first + count);
+            for (int t = 0; is_last && t < 2; t++)
+                s.next[t] = touched(&p->touched[t], row, j * BLOCK);
+            way->multiply(&s);
+            if (!is_last || whole == destination) continue;
+            if (p->finish) {
+                finish(p, way->multiply_more,
+                       &(pd_amx_block){
+                           .row = row, .column = j * BLOCK, .rows = rows, .columns = columns, .sums = copy});
+            } else {
                 copy_rows(destination, p->destination_stride, copy, stride, rows, columns);
+            }
         }
     }
 }
@@ -300,15 +382,16 @@ static void run_slice(const pd_amx_product *p, kernel *multiply, int64_t first, 
 TILES void pd_amx_multiply(const pd_amx_product *p) {
     const bool bf16 = p->kind == PD_NUMBER_BF16;
     const int64_t steps = n_steps(p->kind, p->k), whole = p->rows / BLOCK * BLOCK, rest = p->rows - whole;
-    kernel *const tall = bf16 ? multiply_bf16_tall : multiply_int8_tall;
-    kernel *const flat = bf16 ? multiply_bf16_flat : multiply_int8_flat;
+    const method tall = {BLOCK, bf16 ? multiply_bf16_tall : multiply_int8_tall, multiply_bf16_tall};
+    const method flat = {rest, bf16 ? multiply_bf16_flat : multiply_int8_flat, multiply_bf16_flat};
+    const method left = {rest, tall.multiply, tall.multiply_more};
     if (rest == 0) configure(BLOCK);
     for (int64_t first = 0; first < steps; first += SLICE_STEPS) {
         if (whole > 0 && rest > 0) configure(BLOCK);
-        if (whole > 0) run_slice(p, tall, first, 0, whole, BLOCK);
+        if (whole > 0) run_slice(p, &tall, first, 0, whole);
         if (rest == 0) continue;
         if (whole > 0 || first == 0) configure(rest);
-        run_slice(p, rest > TILE ? tall : flat, first, whole, p->rows, rest);
+        run_slice(p, rest > TILE ? &left : &flat, first, whole, p->rows);
     }
     _tile_release();
 }

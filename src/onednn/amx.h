@@ -16,6 +16,27 @@ size_t pd_amx_packed_bytes(pd_number_kind kind, int64_t n, int64_t k);
 void pd_amx_pack(pd_number_kind kind, int64_t n, int64_t k, const void *weights, int64_t stride_k,
                  int64_t stride_n, void *packed);
 
+// Row `i` of packed weights [k, n] of eight bits: to[n].
+void pd_amx_packed_row(int64_t n, int64_t k, const void *packed, int64_t i, int8_t *to);
+// Has the caches fetch it.
+void pd_amx_fetch_packed_row(int64_t n, int64_t k, const void *packed, int64_t i);
+
+// A block of whole sums, in the cache: up to PD_AMX_BLOCK rows and columns from (row, column) on, with
+// PD_AMX_BLOCK numbers from row to row. more: of the product beside it; NULL: there is none.
+enum { PD_AMX_BLOCK = 32 };
+typedef struct pd_amx_block {
+    int64_t row, column, rows, columns;
+    const void *sums; // f32, or s32 where the kind is int8
+    const float *more;
+} pd_amx_block;
+
+// Rows of memory that will be wanted with a block of sums: fetched before. rows NULL: none.
+typedef struct pd_amx_rows {
+    const void *rows;    // of the product's first row on
+    size_t stride;       // bytes from row to row
+    size_t column_bytes; // of one column: 2 or 4
+} pd_amx_rows;
+
 typedef struct pd_amx_product {
     pd_number_kind kind;
     int64_t rows, columns, k;
@@ -26,6 +47,15 @@ typedef struct pd_amx_product {
     size_t destination_stride;
     bool accumulate; // destination += instead of =
     void *sums;      // pd_amx_sums_bytes, 64-byte aligned; lost
+    // Who takes the sums, block by block, instead of the destination; NULL: nobody.
+    void (*finish)(const void *user, const pd_amx_block *block);
+    const void *user;
+    // Beside it, for `finish`, a product in bf16 of as many rows and columns; more_k 0: none.
+    const void *more_source;
+    size_t more_source_stride;
+    const void *more_weights;
+    int64_t more_k;
+    pd_amx_rows touched[2]; // what `finish` will read or write
 } pd_amx_product;
 
 // Room for the sums of a product before they are whole.

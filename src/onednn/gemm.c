@@ -20,8 +20,9 @@ struct pd_gemm {
     // oneDNN errs on a single column with a stride (seen with 3.7's kernels for AVX2 and AVX-512), and on a
     // single row of distant numbers (3.7's for bf16): it is given such without, in the scratch memory.
     bool is_column, is_row;
-    bool tiles;  // amx.h's kernels in place of a primitive
-    uint64_t id; // never given twice in a cache
+    bool tiles;       // amx.h's kernels in place of a primitive
+    int64_t *columns; // where columns of packed eight-bit weights begin, [n]; NULL: others, or tiles
+    uint64_t id;      // never given twice in a cache
     int64_t users;
     uint64_t last_used;
 };
@@ -87,6 +88,7 @@ static void gemm_free(pd_gemm *gemm) {
     if (gemm->weights) dnnl_memory_desc_destroy(gemm->weights);
     if (gemm->destination) dnnl_memory_desc_destroy(gemm->destination);
     if (gemm->scratchpad) dnnl_memory_desc_destroy(gemm->scratchpad);
+    free(gemm->columns);
     free(gemm);
 }
 
@@ -161,6 +163,45 @@ static dnnl_status_t learn(const_dnnl_primitive_desc_t description, dnnl_query_t
     return dnnl_memory_desc_clone(copy, dnnl_primitive_desc_query_md(description, what, 0));
 }
 
+// Where number (i, j) of a matrix is in oneDNN's layout of blocks, the innermost of which are described from
+// the outside in.
+static dnnl_status_t locate(const_dnnl_memory_desc_t matrix, int64_t i, int64_t j, int64_t *offset) {
+    dnnl_format_kind_t format;
+    int n_blocks;
+    const dnnl_dims_t *sizes, *dimensions, *strides;
+    if (dnnl_memory_desc_query(matrix, dnnl_query_format_kind, &format) != dnnl_success ||
+        format != dnnl_blocked ||
+        dnnl_memory_desc_query(matrix, dnnl_query_inner_nblks_s32, &n_blocks) != dnnl_success ||
+        dnnl_memory_desc_query(matrix, dnnl_query_inner_blks, &sizes) != dnnl_success ||
+        dnnl_memory_desc_query(matrix, dnnl_query_inner_idxs, &dimensions) != dnnl_success ||
+        dnnl_memory_desc_query(matrix, dnnl_query_strides, &strides) != dnnl_success)
+        return dnnl_unimplemented;
+    int64_t at[2] = {i, j}, inner = 1;
+    *offset = 0;
+    for (int b = n_blocks - 1; b >= 0; b--) {
+        const int64_t size = (*sizes)[b], d = (*dimensions)[b];
+        *offset += at[d] % size * inner;
+        at[d] /= size;
+        inner *= size;
+    }
+    *offset += at[0] * (*strides)[0] + at[1] * (*strides)[1];
+    return dnnl_success;
+}
+
+static bool is_packed(const pd_gemm_shape *shape) {
+    return !shape->packed_like && shape->weights_stride_k == 0 && shape->weights_stride_n == 0;
+}
+
+static dnnl_status_t learn_columns(pd_gemm *gemm) {
+    const int64_t n = gemm->shape.n;
+    gemm->columns = calloc((size_t)n, sizeof *gemm->columns);
+    if (!gemm->columns) return dnnl_out_of_memory;
+    dnnl_status_t status = dnnl_success;
+    for (int64_t j = 0; j < n && status == dnnl_success; j++)
+        status = locate(gemm->weights, 0, j, &gemm->columns[j]);
+    return status;
+}
+
 // Plain loops are slower than ggml's kernels. What x86 has generated code for under the name "gemm:jit" is
 // such a loop elsewhere.
 static bool is_plain(const char *name) {
@@ -180,8 +221,7 @@ static pd_number_kind kind_of(const pd_gemm_shape *shape) {
 // Only packed weights have amx.h's layout.
 static bool takes_tiles(const pd_gemm_shape *shape) {
     if (shape->packed_like) return shape->packed_like->tiles;
-    return shape->weights_stride_k == 0 && shape->weights_stride_n == 0 && shape->source_stride_k == 1 &&
-           pd_amx_multiplies(kind_of(shape), shape->k);
+    return is_packed(shape) && shape->source_stride_k == 1 && pd_amx_multiplies(kind_of(shape), shape->k);
 }
 
 static dnnl_status_t gemm_init(pd_gemm *gemm) {
@@ -201,6 +241,8 @@ static dnnl_status_t gemm_init(pd_gemm *gemm) {
         status = dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, &name);
     if (status == dnnl_success && is_plain(name)) status = dnnl_unimplemented;
     if (status == dnnl_success) status = learn(description, dnnl_query_weights_md, &gemm->weights);
+    if (status == dnnl_success && is_packed(&gemm->shape) && gemm->shape.weights == dnnl_s8)
+        status = learn_columns(gemm);
     if (status == dnnl_success) status = learn(description, dnnl_query_scratchpad_md, &gemm->scratchpad);
     if (status == dnnl_success) status = dnnl_primitive_create(&gemm->primitive, description);
     plan_as_before(threads);
@@ -449,6 +491,30 @@ void pd_gemm_pack(const pd_gemm *gemm, pd_worker *worker, const void *weights, i
     if (description) dnnl_primitive_desc_destroy(description);
     if (plain) dnnl_memory_desc_destroy(plain);
     if (status != dnnl_success) worker->failed = status;
+}
+
+void pd_gemm_packed_row(const pd_gemm *gemm, const void *packed, int64_t i, int8_t *to) {
+    if (gemm->tiles) {
+        pd_amx_packed_row(gemm->shape.n, gemm->shape.k, packed, i, to);
+        return;
+    }
+    // A number's place is its row's and its column's together. It has been found before.
+    int64_t row = 0;
+    locate(gemm->weights, i, 0, &row);
+    for (int64_t j = 0; j < gemm->shape.n; j++)
+        to[j] = ((const int8_t *)packed)[row + gemm->columns[j]];
+}
+
+void pd_gemm_fetch_packed_row(const pd_gemm *gemm, const void *packed, int64_t i) {
+    if (gemm->tiles) {
+        pd_amx_fetch_packed_row(gemm->shape.n, gemm->shape.k, packed, i);
+        return;
+    }
+    int64_t row = 0;
+    locate(gemm->weights, i, 0, &row);
+    enum { NEIGHBOURS = 16 }; // columns, of a line
+    for (int64_t j = 0; j < gemm->shape.n; j += NEIGHBOURS)
+        __builtin_prefetch((const int8_t *)packed + row + gemm->columns[j]);
 }
 
 pd_status pd_worker_create(const pd_gemm_cache *cache, pd_worker *worker, pd_error *err) {

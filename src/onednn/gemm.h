@@ -74,5 +74,10 @@ void pd_gemm_run(const pd_gemm *gemm, pd_worker *worker, const void *source, con
 void pd_gemm_pack(const pd_gemm *gemm, pd_worker *worker, const void *weights, int64_t stride_k,
                   int64_t stride_n, void *packed);
 
+// Row i of packed weights of eight bits [k, n]: to[n].
+void pd_gemm_packed_row(const pd_gemm *gemm, const void *packed, int64_t i, int8_t *to);
+// Has the caches fetch what that will read.
+void pd_gemm_fetch_packed_row(const pd_gemm *gemm, const void *packed, int64_t i);
+
 // Memory that SIMD loads and huge pages like: 64-byte aligned; NULL when there is none. Freed with free.
 void *pd_aligned_alloc(size_t bytes);

@@ -45,8 +45,6 @@ struct pd_lowered {
     struct ggml_cgraph *graph;
     pd_worker *workers; // [n_threads]
     int32_t n_threads;
-    void *shared; // for whichever product runs
-    size_t shared_bytes;
     step *steps;
     size_t n_steps;
     bool *dead; // [nodes of the old graph]: no longer computed
@@ -291,7 +289,6 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
     const step *s = user;
     const pd_product_operands operands = {.weights = node->src[0],
                                           .source = source_of(s, node->src[1]),
-                                          .shared = s->lowered->shared,
                                           .addend = node->src[2],
                                           .destination = node};
     pd_product_run(s->product, &s->lowered->workers[ith], &operands, nth);
@@ -301,7 +298,6 @@ static void run_product(struct ggml_tensor *node, int ith, int nth, void *user) 
 static void run_gated(struct ggml_tensor *node, int ith, int nth, void *user) {
     const step *s = user;
     pd_gated_operands operands = {.source = source_of(s, node->src[0]),
-                                  .shared = s->lowered->shared,
                                   .kind = PD_NUMBER_F32,
                                   .destination = node->data,
                                   .row_bytes = node->nb[1]};
@@ -396,17 +392,6 @@ static struct ggml_tensor *activations_node(pd_lowered *lowered, struct ggml_ten
     return s->node;
 }
 
-// Products run one after another: one memory serves them all.
-static pd_status reserve_shared(pd_lowered *lowered, size_t bytes, pd_error *err) {
-    if (bytes <= lowered->shared_bytes) return PD_OK;
-    free(lowered->shared);
-    lowered->shared_bytes = 0;
-    lowered->shared = pd_aligned_alloc(bytes);
-    if (!lowered->shared) return pd_fail_memory(err, bytes, "outliers' weights");
-    lowered->shared_bytes = bytes;
-    return PD_OK;
-}
-
 // The product that computes `node`; *product stays NULL where there is no kernel for it, and ggml may.
 static pd_status create_product(pd_lowered *lowered, const struct ggml_tensor *node, pd_product_end end,
                                 pd_product **product, pd_error *err) {
@@ -426,8 +411,7 @@ static pd_status add_product_step(pd_lowered *lowered, pd_product *product, step
     s->product = product;
     size_t scratch, panel, tile;
     pd_product_worker_bytes(product, &scratch, &panel, &tile);
-    PD_TRY(reserve_workers(lowered, scratch, panel, tile, err));
-    return reserve_shared(lowered, pd_product_shared_bytes(product), err);
+    return reserve_workers(lowered, scratch, panel, tile, err);
 }
 
 static struct ggml_tensor *source_node(pd_lowered *lowered, const struct ggml_tensor *node,
@@ -569,14 +553,11 @@ static bool is_gated_pair(const pd_lowering *lowering, struct ggml_cgraph *graph
 static pd_status lower_gated_pair(pd_lowered *lowered, struct ggml_tensor *node, pd_error *err) {
     pd_product *products[2] = {NULL};
     step *steps[2] = {NULL};
-    size_t shared = 0;
     for (int i = 0; i < 2; i++) {
         PD_TRY(create_product(lowered, node->src[i], PD_PRODUCT_GATES, &products[i], err));
         if (!products[i]) return PD_OK;
         PD_TRY(add_product_step(lowered, products[i], &steps[i], err));
-        shared += pd_product_shared_bytes(products[i]);
     }
-    PD_TRY(reserve_shared(lowered, shared, err));
     steps[0]->up = products[1];
     steps[0]->node = node;
     struct ggml_tensor *sources[3] = {source_node(lowered, node->src[0], products[0]), node->src[0]->src[0],
@@ -772,7 +753,7 @@ double pd_lowered_pack_ms(const pd_lowered *lowered) {
 }
 
 size_t pd_lowered_bytes(const pd_lowered *lowered) {
-    size_t bytes = lowered ? lowered->shared_bytes : 0;
+    size_t bytes = 0;
     for (int32_t i = 0; lowered && i < lowered->n_threads; i++) {
         const pd_worker *w = &lowered->workers[i];
         bytes += w->scratch_bytes + w->panel_bytes + w->tile_bytes;
@@ -790,7 +771,6 @@ void pd_lowered_free(pd_lowered *lowered) {
         pd_worker_free(&lowered->workers[i]);
     free(lowered->workers);
     free(lowered->steps);
-    free(lowered->shared);
     free(lowered->dead);
     if (lowered->ctx) ggml_free(lowered->ctx);
     free(lowered);

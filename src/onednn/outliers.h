@@ -9,7 +9,7 @@
 
 #include <ggml.h>
 
-enum { PD_OUTLIERS_MOST = 32 };
+enum { PD_OUTLIERS_MOST = 64 };
 
 // How many of n channels are taken apart: each is worth a float product of one inner number.
 static inline int64_t pd_outlier_count(int64_t n) {

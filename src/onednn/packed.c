@@ -90,7 +90,7 @@ static bool has_rests(const pd_packed *packed) {
 
 // Of a panel.
 static size_t rest_bytes(const pd_packed *packed) {
-    return (size_t)packed->k * (PD_PANEL_MOST / 2);
+    return (size_t)packed->k * PD_HALF_PANEL;
 }
 
 size_t pd_packed_bytes(const pd_packed *packed) {
@@ -174,7 +174,7 @@ static void round_rest(const float *restrict rest, unsigned char *restrict to, f
     }
 }
 
-// rest: the column itself; row: room; to: [k]. The turn undoes itself.
+// rest: the column itself; row: room; to: [k].
 static void keep_rest(pd_packed *packed, int64_t column, const int8_t *numbers, const float *scales,
                       float *row, float *rest, unsigned char *to) {
     for (int64_t g = 0; g < packed->n_groups; g++) {
@@ -182,7 +182,6 @@ static void keep_rest(pd_packed *packed, int64_t column, const int8_t *numbers, 
         for (int64_t i = first; i < end; i++)
             row[i] = (float)numbers[i] * scales[g];
     }
-    pd_rows_turn(row, packed->k);
     const float most = largest_rest(rest, row, packed->k), inverse = (float)REST_MOST / most;
     packed->rest_scales[column] = most / (float)REST_MOST;
     round_rest(rest, to, inverse <= FLT_MAX ? inverse : 0.0F, packed->k);
@@ -195,31 +194,55 @@ static void fill_rests(pd_packed *packed, int64_t panel, const unsigned char *fr
     enum { ROWS = 64 }; // of so many the columns' lines stay in the cache
     for (int64_t first = 0; first < k; first += ROWS) {
         const int64_t end = first + ROWS < k ? first + ROWS : k;
-        for (int64_t j = 0; j < columns; j += 2) {
-            const unsigned char *even = from + j * k, *odd = j + 1 < columns ? even + k : even;
+        for (int64_t j = 0; j < columns && j < PD_HALF_PANEL; j++) {
+            const unsigned char *low = from + j * k,
+                                *high = j + PD_HALF_PANEL < columns ? low + PD_HALF_PANEL * k : low;
             for (int64_t i = first; i < end; i++)
-                to[i * (PD_PANEL_MOST / 2) + j / 2] = (unsigned char)(even[i] | odd[i] << 4);
+                to[i * PD_HALF_PANEL + j] = (unsigned char)(low[i] | high[i] << 4);
         }
     }
 }
 
 PD_CLONES
-static void add_rests(const unsigned char *restrict rests, const float *restrict scales, float *restrict to,
-                      int64_t n_pairs) {
-    for (int64_t j = 0; j < n_pairs; j++) {
-        to[2 * j] += (float)((int)(rests[j] & 15U) - REST_ZERO) * scales[2 * j];
-        to[2 * j + 1] += (float)((int)(rests[j] >> 4) - REST_ZERO) * scales[2 * j + 1];
-    }
+static void add_rests(const unsigned char *restrict rests, int shift, const float *restrict scales,
+                      float *restrict to, int64_t n) {
+    for (int64_t j = 0; j < n; j++)
+        to[j] += (float)((int)(rests[j] >> shift & 15) - REST_ZERO) * scales[j];
 }
 
-void pd_packed_add_rest(const pd_packed *packed, int64_t panel, int64_t channel, float *to) {
-    const int64_t columns = pd_panel_columns(packed->n, panel), pairs = columns / 2;
-    const unsigned char *rests =
-        packed->rests + rest_bytes(packed) * (size_t)panel + (size_t)channel * (PD_PANEL_MOST / 2);
-    const float *scales = packed->rest_scales + panel * PD_PANEL_COLUMNS;
-    add_rests(rests, scales, to, pairs);
-    if (columns % 2 != 0)
-        to[columns - 1] += (float)((int)(rests[pairs] & 15U) - REST_ZERO) * scales[columns - 1];
+PD_CLONES
+static void scale_s8(const int8_t *restrict numbers, const float *restrict scales, float *restrict to,
+                     int64_t n) {
+    for (int64_t j = 0; j < n; j++)
+        to[j] = (float)numbers[j] * scales[j];
+}
+
+static const unsigned char *rests_of(const pd_packed *packed, int64_t panel, int64_t channel) {
+    return packed->rests + rest_bytes(packed) * (size_t)panel + (size_t)(channel * PD_HALF_PANEL);
+}
+
+void pd_packed_row(const pd_packed *packed, int64_t panel, int64_t channel, float *to) {
+    const int64_t columns = pd_panel_columns(packed->n, panel), first = panel * PD_PANEL_COLUMNS;
+    const int64_t g = channel / packed->group;
+    int8_t numbers[PD_PANEL_MOST];
+    pd_gemm_packed_row(pd_packed_like(packed, panel, g), pd_packed_block(packed, panel, g),
+                       channel % packed->group, numbers);
+    scale_s8(numbers, packed->scales + g * packed->n + first, to, columns);
+    if (!packed->rests) return;
+    const unsigned char *rests = rests_of(packed, panel, channel);
+    const float *scales = packed->rest_scales + first;
+    const int64_t low = columns < PD_HALF_PANEL ? columns : PD_HALF_PANEL;
+    add_rests(rests, 0, scales, to, low);
+    add_rests(rests, 4, scales + low, to + low, columns - low);
+}
+
+void pd_packed_fetch_row(const pd_packed *packed, int64_t panel, int64_t channel) {
+    enum { LINE = 64 };
+    const int64_t g = channel / packed->group;
+    pd_gemm_fetch_packed_row(pd_packed_like(packed, panel, g), pd_packed_block(packed, panel, g),
+                             channel % packed->group);
+    for (int64_t i = 0; packed->rests && i < PD_HALF_PANEL; i += LINE)
+        __builtin_prefetch(rests_of(packed, panel, channel) + i);
 }
 
 // ---- packing -----------------------------------------------------------------------------------------------
@@ -241,7 +264,6 @@ static void round_column(pd_packed *packed, const pd_worker *worker, int64_t col
         pd_rows_to_s16(row, numbers, scales, k, packed->group, PD_INT16_WEIGHT_MOST);
     } else {
         if (packed->rests) memcpy(rest, row, (size_t)k * sizeof *rest);
-        pd_rows_turn(row, k);
         pd_rows_to_s8(row, numbers, scales, sums, k, packed->group, packed->range);
         if (packed->rests) keep_rest(packed, column, numbers, scales, row, rest, left);
     }

@@ -11,6 +11,7 @@ enum {
     PD_PANEL_COLUMNS = 256, // a panel of 4,096 × 256 eight-bit weights is a mebibyte: the second-level cache
     PD_PANEL_LEAST = 16,    // narrower rests go with the panel before
     PD_PANEL_MOST = PD_PANEL_COLUMNS + PD_PANEL_LEAST,
+    PD_HALF_PANEL = PD_PANEL_MOST / 2,
     PD_CHUNK_ROWS = 128,     // activation rows of a task
     PD_INT8_GROUP = 1 << 15, // sums of so many products of eight bits fit 32: 2^15 · 255 · 127 < 2^31
 };
@@ -42,16 +43,16 @@ typedef struct pd_packed {
     unsigned char *data; // [n_panels][n_groups] blocks; int16: [n_panels], as int16.h has them
     float *scales;       // integers: [n_groups][n]
     int32_t *sums;       // int8: [n_groups][n]; else NULL
-    // int8 whose activations have outliers: what the eight bits leave of the weights, before they are turned,
-    // in four bits with a scale a column. Outliers' weights are made whole with it. Else NULL.
-    unsigned char *rests; // [n_panels][k][PD_PANEL_MOST / 2]: two columns a byte, eight added
+    // int8 whose activations have outliers: what the eight bits leave of the weights, in four bits with a
+    // scale a column. Outliers' weights are made whole with it. Else NULL.
+    unsigned char *rests; // [n_panels][k][PD_HALF_PANEL]: columns j and j + PD_HALF_PANEL a byte, eight added
     float *rest_scales;   // [n]
     bool ready;
     atomic_int next_panel; // while packing
 } pd_packed;
 
-// Prepares an empty one and says in packed->… how large it will be. int8 weights are turned (pd_rows_turn)
-// before they are rounded; group: 0 for whole rows. PD_ERR_UNSUPPORTED as pd_gemm_get.
+// Prepares an empty one and says in packed->… how large it will be. group: 0 for whole rows.
+// PD_ERR_UNSUPPORTED as pd_gemm_get.
 pd_status pd_packed_create(pd_gemm_cache *cache, const struct ggml_tensor *source, pd_number_kind kind,
                            int64_t group, pd_int8_range range, pd_packed **packed, pd_error *err);
 void pd_packed_free(pd_gemm_cache *cache, pd_packed *packed);
@@ -68,8 +69,10 @@ const pd_gemm *pd_packed_like(const pd_packed *packed, int64_t panel, int64_t gr
 static inline const void *pd_packed_block(const pd_packed *packed, int64_t panel, int64_t group) {
     return packed->data + (size_t)panel * packed->panel_bytes + (size_t)group * packed->block_bytes;
 }
-// to[j] += what is left of weights[channel, j] for the columns of a panel.
-void pd_packed_add_rest(const pd_packed *packed, int64_t panel, int64_t channel, float *to);
+// to[j] = weights[channel, j] for the columns of a panel of int8, with what is left of them.
+void pd_packed_row(const pd_packed *packed, int64_t panel, int64_t channel, float *to);
+// Has the caches fetch what that will read: its lines lie far apart.
+void pd_packed_fetch_row(const pd_packed *packed, int64_t panel, int64_t channel);
 static inline int64_t pd_packed_group(const pd_packed *packed, int64_t group) {
     const int64_t left = packed->k - group * packed->group;
     return left < packed->group ? left : packed->group;

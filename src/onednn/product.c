@@ -1,11 +1,11 @@
 #include "onednn/product.h"
 
 #include "base/tasks.h"
+#include "onednn/amx.h"
+#include "onednn/finish.h"
 #include "onednn/int16.h"
 
-#include <sched.h>
 #include <stdlib.h>
-#include <string.h>
 
 // Rows of a task when each panel of weights is converted on the way: long, so that a conversion serves many.
 enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
@@ -19,8 +19,9 @@ enum { SMALL_PANEL = 1 << 17, SMALL_PANEL_CHUNK_ROWS = 256 };
 // Numbers from row to row of a worker's tile: an odd number of lines, so that rows fall on all of a cache's
 // sets.
 enum { TILE_STRIDE = PD_PANEL_MOST };
-// What a task costs beside its rows, in rows; and the per cent of time that another cut must save.
-enum { TASK_ROWS = 4, WORTHWHILE = 2 };
+// What a task costs beside its rows, in rows, and with outliers, whose weights it fetches one by one; and the
+// per cent of time that another cut must save.
+enum { TASK_ROWS = 4, OUTLIER_TASK_ROWS = 64, WORTHWHILE = 2 };
 
 struct pd_product {
     pd_number_kind kind;
@@ -30,6 +31,8 @@ struct pd_product {
     bool converts; // weights go through worker->panel
     bool copies;   // as they are, for their rows lie too evenly; each task has a copy of its own
     bool tall;     // amx.h's kernels multiply
+    bool finishes; // and hand their sums over block by block
+    bool whole;    // a task is all chunks of a panel
     int64_t m, n, k, n_panels;
     int64_t chunk, n_chunks, tasks_per_batch, n_tasks;
     int64_t group, n_groups;
@@ -39,12 +42,9 @@ struct pd_product {
     size_t source_number, source_nb2, source_nb3; // bytes: one number, a step of each batch dimension
     bool has_activations;
     pd_activations activations;
-    const pd_gemm *gemms[8]; // [last chunk + 2 · narrow panel + 4 · short group]
-    // int8: the outliers' rows of a panel's weights, which the first of its tasks makes, and their products.
-    int64_t n_outliers;
-    const pd_gemm *units[4];    // [narrow panel + 2 · short group]
-    const pd_gemm *outliers[4]; // [last chunk + 2 · narrow panel]
-    atomic_bool *ready;         // [n_panels]
+    const pd_gemm *gemms[8];    // [last chunk + 2 · narrow panel + 4 · short group]
+    int64_t n_outliers;         // int8
+    const pd_gemm *outliers[4]; // [last chunk + 2 · narrow panel]: their part of the results
     size_t scratch_bytes;
     pd_tasks tasks;
 };
@@ -53,44 +53,54 @@ static int64_t ceiling(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// Tasks of a panel: a converted one serves all its chunks in one.
-static int64_t chunk_tasks(const pd_product *p) {
-    return p->converts && !p->copies ? 1 : p->n_chunks;
+// Chunks of a task.
+static int64_t task_chunks(const pd_product *p) {
+    return p->whole ? p->n_chunks : 1;
 }
 
-static void cut_into(pd_product *p, int64_t n) {
+static void cut_into(pd_product *p, int64_t n, bool whole) {
     const int64_t grain = p->kind == PD_NUMBER_INT16 ? PD_INT16_ROWS
                           : p->tall                  ? TALL_CHUNK_GRAIN
                                                      : CHUNK_GRAIN;
     p->chunk = ceiling(ceiling(p->m, n), grain) * grain;
     if (p->chunk > p->m) p->chunk = p->m;
     p->n_chunks = ceiling(p->m, p->chunk);
-    p->tasks_per_batch = p->n_panels * chunk_tasks(p);
-    p->n_tasks = p->tasks_per_batch * p->n2 * p->n3 + (p->n_outliers > 0 ? p->n_panels : 0);
+    p->whole = whole;
+    p->tasks_per_batch = p->n_panels * p->n_chunks / task_chunks(p);
+    p->n_tasks = p->tasks_per_batch * p->n2 * p->n3;
 }
 
 // How long it takes, in rows of a panel, when all threads take as many tasks or one more.
 static int64_t rows_in_turn(const pd_product *p, int32_t n_threads) {
-    return ceiling(p->n_tasks, n_threads) * (p->chunk + TASK_ROWS);
+    const int64_t beside = p->n_outliers > 0 ? OUTLIER_TASK_ROWS : TASK_ROWS;
+    return ceiling(p->n_tasks, n_threads) * (task_chunks(p) * p->chunk + beside);
 }
 
 // Chunks of about `longest` rows, alike but for the last, in sizes that prompts of many lengths share, or
 // that the int16 kernel fills. Of a product of few tasks the last ones leave threads idle: other sizes, up to
-// half as long again, or half, may share out better.
+// half as long again, or half, may share out better. A converted panel serves all its chunks in one task; so
+// may one whose outliers' weights are made.
 static void cut_rows(pd_product *p, int64_t longest, int32_t n_threads) {
     const int64_t n = ceiling(p->m, longest);
-    int64_t best = n;
-    cut_into(p, n);
-    if (p->converts && !p->copies) return;
-    int64_t least = rows_in_turn(p, n_threads) * (100 - WORTHWHILE) / 100;
-    for (int64_t other = ceiling(p->m, longest + longest / 2); other <= 2 * n; other++) {
-        cut_into(p, other);
-        const int64_t rows = rows_in_turn(p, n_threads);
-        if (rows >= least) continue;
-        least = rows;
-        best = other;
+    if (p->converts && !p->copies) {
+        cut_into(p, n, true);
+        return;
     }
-    cut_into(p, best);
+    int64_t best = n;
+    bool best_whole = false;
+    cut_into(p, n, false);
+    int64_t least = rows_in_turn(p, n_threads) * (100 - WORTHWHILE) / 100;
+    for (int whole = 0; whole <= (p->n_outliers > 0); whole++) {
+        for (int64_t other = ceiling(p->m, longest + longest / 2); other <= 2 * n; other++) {
+            cut_into(p, other, whole);
+            const int64_t rows = rows_in_turn(p, n_threads);
+            if (rows >= least) continue;
+            least = rows;
+            best = other;
+            best_whole = whole;
+        }
+    }
+    cut_into(p, best, best_whole);
 }
 
 static int64_t chunk_rows(const pd_product *p, int64_t chunk) {
@@ -162,32 +172,19 @@ static pd_status get_gemm(pd_gemm_cache *cache, pd_product *p, const pd_gemm_sha
     return PD_OK;
 }
 
-// Whether results stay with the thread until its task ends: what is done with them then finds them in the
-// cache.
+// Whether results stay with the thread until they are finished: in the cache.
 static bool keeps_results(const pd_product *p) {
     return p->end == PD_PRODUCT_ADDS || p->end == PD_PRODUCT_GATES;
 }
 
-// Numbers from row to row of a task's results.
+// Numbers from row to row of what a task multiplies to.
 static int64_t result_stride(const pd_product *p, const struct ggml_tensor *node) {
-    return keeps_results(p) ? TILE_STRIDE : (int64_t)(node->nb[1] / sizeof(float));
+    return keeps_results(p) || p->kind == PD_NUMBER_INT8 ? TILE_STRIDE
+                                                         : (int64_t)(node->nb[1] / sizeof(float));
 }
 
-// Products with units are rows of weights; products of outliers with these are a part of the result.
-static pd_status get_outlier_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggml_tensor *node,
-                                   pd_error *err) {
-    for (int i = 0; i < 4; i++) {
-        const int64_t panel = i & 1 ? p->n_panels - 1 : 0, group = i & 2 ? p->n_groups - 1 : 0;
-        pd_gemm_shape shape = {.m = p->n_outliers,
-                               .n = pd_panel_columns(p->n, panel),
-                               .k = pd_packed_group(p->packed, group),
-                               .source_stride_m = p->activations.stride,
-                               .source_stride_k = 1,
-                               .packed_like = pd_packed_like(p->packed, panel, group),
-                               .destination_stride_m = TILE_STRIDE};
-        pd_gemm_set_types(&shape, PD_NUMBER_INT8);
-        PD_TRY(get_gemm(cache, p, &shape, &p->units[i], err));
-    }
+// Products of outliers with their weights are a part of the result.
+static pd_status get_outlier_gemms(pd_gemm_cache *cache, pd_product *p, pd_error *err) {
     for (int i = 0; i < 4; i++) {
         const int64_t chunk = i & 1 ? p->n_chunks - 1 : 0, panel = i & 2 ? p->n_panels - 1 : 0;
         pd_gemm_shape shape = {.m = chunk_rows(p, chunk),
@@ -195,9 +192,9 @@ static pd_status get_outlier_gemms(pd_gemm_cache *cache, pd_product *p, const st
                                .k = p->n_outliers,
                                .source_stride_m = p->n_outliers,
                                .source_stride_k = 1,
-                               .weights_stride_k = pd_panel_columns(p->n, panel),
+                               .weights_stride_k = PD_PANEL_MOST,
                                .weights_stride_n = 1,
-                               .destination_stride_m = result_stride(p, node)};
+                               .destination_stride_m = TILE_STRIDE};
         pd_gemm_set_types(&shape, p->activations.outlier_kind);
         PD_TRY(get_gemm(cache, p, &shape, &p->outliers[i], err));
     }
@@ -206,7 +203,6 @@ static pd_status get_outlier_gemms(pd_gemm_cache *cache, pd_product *p, const st
 
 static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggml_tensor *node,
                            pd_error *err) {
-    const bool int8 = p->kind == PD_NUMBER_INT8;
     if (p->kind == PD_NUMBER_INT16) return PD_OK; // has a kernel of its own
     for (int i = 0; i < 8; i++) {
         const int64_t chunk = i & 1 ? p->n_chunks - 1 : 0, panel = i & 2 ? p->n_panels - 1 : 0,
@@ -219,15 +215,19 @@ static pd_status get_gemms(pd_gemm_cache *cache, pd_product *p, const struct ggm
                                .weights_stride_k = p->weights_stride_k,
                                .weights_stride_n = p->weights_stride_n,
                                .packed_like = p->packed ? pd_packed_like(p->packed, panel, group) : NULL,
-                               .destination_stride_m = int8 ? TILE_STRIDE : result_stride(p, node),
+                               .destination_stride_m = result_stride(p, node),
                                .accumulate = p->end == PD_PRODUCT_ACCUMULATES};
         pd_gemm_set_types(&shape, p->kind);
         PD_TRY(get_gemm(cache, p, &shape, &p->gemms[i], err));
     }
-    if (p->n_outliers == 0) return PD_OK;
-    p->ready = calloc((size_t)p->n_panels, sizeof *p->ready);
-    if (!p->ready) return pd_fail_memory(err, (size_t)p->n_panels * sizeof *p->ready, "a lowered product");
-    return get_outlier_gemms(cache, p, node, err);
+    return p->n_outliers > 0 && !p->finishes ? get_outlier_gemms(cache, p, err) : PD_OK;
+}
+
+// Tiles can multiply outliers too, beside a block, where the whole inner dimension is one group.
+static bool finishes_blocks(const pd_product *p) {
+    if (!p->tall || p->n_groups > 1) return false;
+    return p->n_outliers == 0 || (p->activations.outlier_kind == PD_NUMBER_BF16 &&
+                                  pd_amx_multiplies(PD_NUMBER_BF16, p->n_outliers));
 }
 
 pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node, pd_number_kind kind,
@@ -243,6 +243,7 @@ pd_status pd_product_create(pd_gemm_cache *cache, const struct ggml_tensor *node
     plan_source(p, node->src[1], floating);
     plan_weights(p, node->src[0]);
     p->tall = p->packed && p->packed->like[0] && pd_gemm_has_tiles(p->packed->like[0]);
+    p->finishes = finishes_blocks(p);
     int64_t longest = p->copies     ? COPIED_CHUNK_ROWS
                       : p->converts ? LONG_CHUNK_ROWS
                       : p->tall     ? TALL_CHUNK_ROWS
@@ -268,11 +269,8 @@ void pd_product_free(pd_gemm_cache *cache, pd_product *p) {
     if (!p) return;
     for (int i = 0; i < 8; i++)
         pd_gemm_release(cache, p->gemms[i]);
-    for (int i = 0; i < 4; i++) {
-        pd_gemm_release(cache, p->units[i]);
+    for (int i = 0; i < 4; i++)
         pd_gemm_release(cache, p->outliers[i]);
-    }
-    free(p->ready);
     free(p);
 }
 
@@ -285,37 +283,45 @@ static int64_t panel_row(const pd_product *p) {
     return p->outer ? PD_PANEL_MOST : p->k;
 }
 
-// A worker's tile: int8's products before they are scaled, then results that are kept (of gates two).
-static size_t results_at(const pd_product *p) {
-    const int64_t rows = p->chunk > p->n_outliers ? p->chunk : p->n_outliers;
-    return p->kind == PD_NUMBER_INT8 ? (size_t)(rows * TILE_STRIDE) * sizeof(int32_t) : 0;
+// A worker's tile holds so many matrices of a chunk's results, numbers of four bytes, one after another:
+// gates, which wait for what they are multiplied with, and what is not finished block by block.
+enum { GATES = 0, MOST_MATRICES = 4 };
+
+static int n_matrices(const pd_product *p) {
+    if (p->finishes) return p->end == PD_PRODUCT_GATES ? GATES + 1 : 0;
+    return p->kind == PD_NUMBER_INT8 ? MOST_MATRICES : keeps_results(p) ? GATES + 2 : 0;
 }
 
-static size_t result_bytes(const pd_product *p) {
-    return (size_t)(p->chunk * TILE_STRIDE) * sizeof(float);
+static void *matrix(const pd_product *p, const pd_worker *worker, int i) {
+    return (float *)worker->tile + i * p->chunk * TILE_STRIDE;
+}
+
+// What a worker's panel holds of outliers' weights: a row of them in f32, all as the product wants them
+// ([n_outliers][PD_PANEL_MOST]), and for tiles packed.
+static size_t outlier_rows_at(void) {
+    return PD_PANEL_MOST * sizeof(float);
+}
+
+static size_t outlier_tiles_at(const pd_product *p) {
+    return outlier_rows_at() +
+           (size_t)(p->n_outliers * PD_PANEL_MOST) * pd_number_bytes(p->activations.outlier_kind);
+}
+
+static size_t outlier_weight_bytes(const pd_product *p) {
+    if (p->n_outliers == 0) return 0;
+    return pd_whole_lines(outlier_tiles_at(p)) +
+           (p->finishes ? pd_amx_packed_bytes(PD_NUMBER_BF16, PD_PANEL_MOST, p->n_outliers) : 0);
 }
 
 void pd_product_worker_bytes(const pd_product *p, size_t *scratch, size_t *panel, size_t *tile) {
     *scratch = p->scratch_bytes;
-    size_t row = p->has_activations ? (size_t)p->activations.inner * sizeof(float) : 0;
-    const size_t outlier_rows = (size_t)(p->n_outliers * PD_PANEL_MOST) * sizeof(float); // of a panel
-    if (row < outlier_rows) row = outlier_rows;
+    const size_t row = p->has_activations ? (size_t)p->activations.inner * sizeof(float) : 0;
+    const size_t outliers = (p->end == PD_PRODUCT_GATES ? 2 : 1) * outlier_weight_bytes(p);
     *panel = p->converts ? (size_t)panel_row(p) * sizeof(float) +
                                (size_t)(p->k * PD_PANEL_MOST) * pd_number_bytes(p->kind)
-                         : row;
-    *tile = results_at(p) + (p->end == PD_PRODUCT_GATES  ? 2 * result_bytes(p)
-                             : p->end == PD_PRODUCT_ADDS ? result_bytes(p)
-                                                         : 0);
-}
-
-size_t pd_product_shared_bytes(const pd_product *p) {
-    return pd_whole_lines((size_t)(p->n_outliers * p->n) * pd_number_bytes(p->activations.outlier_kind));
-}
-
-// A panel's outlier weights in what the threads share: [n_outliers, columns].
-static void *outlier_weights(const pd_product *p, void *shared, int64_t panel) {
-    const size_t first = (size_t)(panel * PD_PANEL_COLUMNS * p->n_outliers);
-    return (char *)shared + first * pd_number_bytes(p->activations.outlier_kind);
+             : row > outliers ? row
+                              : outliers;
+    *tile = (size_t)(n_matrices(p) * p->chunk * TILE_STRIDE) * sizeof(float);
 }
 
 // Columns of `weights` (one batch of them) as a plain matrix in worker->panel.
@@ -342,121 +348,173 @@ static const void *convert_panel(const pd_product *p, pd_worker *worker, const s
 
 typedef struct {
     int64_t batch, panel, chunk;
-    const char *source;  // of the chunk's first row
-    const void *weights; // of the panel; packed ones are found by their groups
-    char *destination;   // of the chunk and panel; a worker's tile where results are kept
-    size_t row_bytes;    // of the destination
+    const char *source;      // of the chunk's first row
+    const void *weights;     // of the panel; packed ones are found by their groups
+    const void *activations; // of all batches; integers
+    const void *outliers;    // their weights of the panel
 } task;
 
-static void make_outlier_weights(const pd_product *p, pd_worker *worker, int64_t panel,
-                                 const void *activations, void *shared) {
-    const int64_t columns = pd_panel_columns(p->n, panel), first = panel * PD_PANEL_COLUMNS;
-    const uint8_t *units = pd_activations_units(&p->activations, activations);
-    const float scale = pd_rows_turn_scale(p->k);
-    float *rows = worker->panel; // [n_outliers, columns]
-    for (int64_t g = 0; g < p->n_groups; g++) {
-        const pd_gemm *gemm = p->units[(panel == p->n_panels - 1) + 2 * (g == p->n_groups - 1)];
-        pd_gemm_run(gemm, worker, units + g * p->group, pd_packed_block(p->packed, panel, g), worker->tile);
-        const int32_t *products = worker->tile;
-        for (int64_t r = 0; r < p->n_outliers; r++) {
-            pd_rows_from_s32(products + r * TILE_STRIDE, rows + r * columns, scale,
-                             p->packed->scales + g * p->n + first, p->packed->sums + g * p->n + first,
-                             p->packed->range.zero, columns, g > 0);
-        }
+static int64_t first_row(const pd_product *p, const task *t) {
+    return t->chunk * p->chunk;
+}
+
+// What run_task and run_gated_task ask of their results, and that eight bits are scaled first.
+static pd_finish scaled(const pd_product *p, const task *t, const pd_finish *finish, int64_t g) {
+    pd_finish all = *finish;
+    const int64_t first = g * p->n + t->panel * PD_PANEL_COLUMNS;
+    all.row_scales =
+        pd_activations_scales(&p->activations, t->activations, t->batch) + first_row(p, t) * p->n_groups + g;
+    all.row_scales_stride = p->n_groups;
+    all.column_scales = p->packed->scales + first;
+    all.column_sums = p->packed->sums + first;
+    all.zero = p->packed->range.zero;
+    return all;
+}
+
+static pd_finish_part whole_chunk(const pd_product *p, const task *t, const void *sums) {
+    return (pd_finish_part){.rows = chunk_rows(p, t->chunk),
+                            .columns = pd_panel_columns(p->n, t->panel),
+                            .sums = sums,
+                            .sums_stride = TILE_STRIDE};
+}
+
+// ---- outliers ----------------------------------------------------------------------------------------------
+
+static const char *outliers_of(const pd_product *p, const task *t) {
+    const pd_activations *a = &p->activations;
+    return (const char *)pd_activations_outliers(a, t->activations, t->batch) +
+           (size_t)(first_row(p, t) * p->n_outliers) * pd_number_bytes(a->outlier_kind);
+}
+
+// Their weights of the task's panel, in worker->panel; slot: 1 for the second product of a task, else 0.
+// NULL: there are none.
+static const void *make_outlier_weights(const pd_product *p, const pd_worker *worker, const task *t,
+                                        int slot) {
+    if (p->n_outliers == 0) return NULL;
+    const int32_t *channels = pd_activations_channels(&p->activations, t->activations);
+    const pd_number_kind kind = p->activations.outlier_kind;
+    const int64_t columns = pd_panel_columns(p->n, t->panel);
+    char *row = (char *)worker->panel + (size_t)slot * outlier_weight_bytes(p),
+         *rows = row + outlier_rows_at();
+    enum { AHEAD = 2 }; // rows; the first-level cache waits for no more lines at once
+    for (int64_t i = 0; i < AHEAD && i < p->n_outliers; i++)
+        pd_packed_fetch_row(p->packed, t->panel, channels[i]);
+    for (int64_t i = 0; i < p->n_outliers; i++) {
+        if (i + AHEAD < p->n_outliers) pd_packed_fetch_row(p->packed, t->panel, channels[i + AHEAD]);
+        pd_packed_row(p->packed, t->panel, channels[i], (float *)row);
+        pd_rows_convert(GGML_TYPE_F32, row, kind, rows + (size_t)(i * PD_PANEL_MOST) * pd_number_bytes(kind),
+                        NULL, columns);
     }
-    const int32_t *channels = pd_activations_channels(&p->activations, activations);
-    for (int64_t r = 0; r < p->n_outliers; r++)
-        pd_packed_add_rest(p->packed, panel, channels[r], rows + r * columns);
-    pd_rows_convert(GGML_TYPE_F32, rows, p->activations.outlier_kind, outlier_weights(p, shared, panel), NULL,
-                    p->n_outliers * columns);
-    atomic_store_explicit(&p->ready[panel], true, memory_order_release);
+    if (!p->finishes) return rows;
+    char *tiles = row + pd_whole_lines(outlier_tiles_at(p));
+    pd_amx_pack(kind, columns, p->n_outliers, rows, PD_PANEL_MOST, 1, tiles);
+    return tiles;
 }
 
-// The outliers' part of the result, which the rest is added to. Their weights are there or in the making, for
-// the task that makes them was taken before; the integers' product takes longer.
-static void run_outliers(const pd_product *p, pd_worker *worker, const task *t, const void *activations,
-                         void *shared) {
-    while (!atomic_load_explicit(&p->ready[t->panel], memory_order_acquire))
-        sched_yield();
-    const int64_t first = t->chunk * p->chunk * p->n_outliers;
-    const char *outliers = pd_activations_outliers(&p->activations, activations, t->batch);
-    const pd_gemm *gemm = p->outliers[(t->chunk == p->n_chunks - 1) + 2 * (t->panel == p->n_panels - 1)];
-    pd_gemm_run(gemm, worker, outliers + (size_t)first * pd_number_bytes(p->activations.outlier_kind),
-                outlier_weights(p, shared, t->panel), t->destination);
+// ---- a chunk of rows by a panel ----------------------------------------------------------------------------
+
+static void finish_block(const void *finish, const pd_amx_block *block) {
+    pd_finish_run(finish, &(pd_finish_part){.row = block->row,
+                                            .column = block->column,
+                                            .rows = block->rows,
+                                            .columns = block->columns,
+                                            .sums = block->sums,
+                                            .sums_stride = PD_AMX_BLOCK,
+                                            .more = block->more,
+                                            .more_stride = PD_AMX_BLOCK});
 }
 
-static void run_int8(const pd_product *p, pd_worker *worker, const task *t, const void *activations,
-                     void *shared) {
-    const int64_t rows = chunk_rows(p, t->chunk), first_row = t->chunk * p->chunk;
-    const int64_t columns = pd_panel_columns(p->n, t->panel), first = t->panel * PD_PANEL_COLUMNS;
-    const float *scales =
-        pd_activations_scales(&p->activations, activations, t->batch) + first_row * p->n_groups;
+static void run_blocks(const pd_product *p, const pd_worker *worker, const task *t, const pd_finish *finish) {
+    const bool integers = p->kind == PD_NUMBER_INT8;
+    const pd_finish all = integers ? scaled(p, t, finish, 0) : *finish;
+    const size_t number = pd_number_bytes(p->activations.outlier_kind);
+    pd_amx_product product = {.kind = p->kind,
+                              .rows = chunk_rows(p, t->chunk),
+                              .columns = pd_panel_columns(p->n, t->panel),
+                              .k = p->k,
+                              .source = t->source,
+                              .source_stride = (size_t)p->source_stride_m * p->source_number,
+                              .weights = pd_packed_block(p->packed, t->panel, 0),
+                              .sums = worker->scratch,
+                              .finish = finish_block,
+                              .user = &all,
+                              .touched = {{all.destination, all.row_bytes, pd_number_bytes(all.kind)},
+                                          {all.addend, all.addend_row_bytes, sizeof(float)}}};
+    if (p->n_outliers > 0) {
+        product.more_source = outliers_of(p, t);
+        product.more_source_stride = (size_t)p->n_outliers * number;
+        product.more_weights = t->outliers;
+        product.more_k = p->n_outliers;
+    }
+    pd_amx_multiply(&product);
+}
+
+// Group by group, the results so far in one of two matrices.
+static void run_groups(const pd_product *p, pd_worker *worker, const task *t, const pd_finish *finish) {
+    enum { SUMS = GATES + 1, RESULTS };
     const int last_chunk = t->chunk == p->n_chunks - 1, last_panel = t->panel == p->n_panels - 1;
+    float *now = NULL, *next = matrix(p, worker, RESULTS);
+    if (p->n_outliers > 0) {
+        now = matrix(p, worker, RESULTS + 1);
+        pd_gemm_run(p->outliers[last_chunk + 2 * last_panel], worker, outliers_of(p, t), t->outliers, now);
+    }
     for (int64_t g = 0; g < p->n_groups; g++) {
         const int last_group = g == p->n_groups - 1;
         pd_gemm_run(p->gemms[last_chunk + 2 * last_panel + 4 * last_group], worker, t->source + g * p->group,
-                    pd_packed_block(p->packed, t->panel, g), worker->tile);
-        if (g == 0 && p->n_outliers > 0) run_outliers(p, worker, t, activations, shared);
-        const int32_t *products = worker->tile; // [rows, columns]
-        for (int64_t r = 0; r < rows; r++) {
-            pd_rows_from_s32(products + r * TILE_STRIDE, (float *)(t->destination + (size_t)r * t->row_bytes),
-                             scales[r * p->n_groups + g], p->packed->scales + g * p->n + first,
-                             p->packed->sums + g * p->n + first, p->packed->range.zero, columns,
-                             g > 0 || p->n_outliers > 0);
-        }
+                    pd_packed_block(p->packed, t->panel, g), matrix(p, worker, SUMS));
+        pd_finish_part part = whole_chunk(p, t, matrix(p, worker, SUMS));
+        part.more = now;
+        part.more_stride = TILE_STRIDE;
+        const pd_finish so_far = {
+            .kind = PD_NUMBER_F32, .destination = (char *)next, .row_bytes = TILE_STRIDE * sizeof(float)};
+        const pd_finish all = scaled(p, t, last_group ? finish : &so_far, g);
+        pd_finish_run(&all, &part);
+        float *const before = now ? now : matrix(p, worker, RESULTS + 1);
+        now = next;
+        next = before;
     }
 }
 
-static void run_int16(const pd_product *p, const task *t, const void *activations) {
-    const int64_t first_row = t->chunk * p->chunk, first = t->panel * PD_PANEL_COLUMNS;
-    pd_int16_multiply(
-        &(pd_int16_product){.rows = chunk_rows(p, t->chunk),
-                            .columns = pd_panel_columns(p->n, t->panel),
-                            .k = p->k,
-                            .source = (const int16_t *)t->source,
-                            .source_stride = p->source_stride_m,
-                            .source_scales = pd_activations_scales(&p->activations, activations, t->batch) +
-                                             first_row * p->n_groups,
-                            .panel = (const int16_t *)pd_packed_block(p->packed, t->panel, 0),
-                            .panel_scales = p->packed->scales + first,
-                            .panel_scales_stride = p->n,
-                            .destination = (float *)t->destination,
-                            .destination_stride = (int64_t)(t->row_bytes / sizeof(float))});
+static void run_int16(const pd_product *p, const task *t, float *results, int64_t stride) {
+    pd_int16_multiply(&(pd_int16_product){
+        .rows = chunk_rows(p, t->chunk),
+        .columns = pd_panel_columns(p->n, t->panel),
+        .k = p->k,
+        .source = (const int16_t *)t->source,
+        .source_stride = p->source_stride_m,
+        .source_scales =
+            pd_activations_scales(&p->activations, t->activations, t->batch) + first_row(p, t) * p->n_groups,
+        .panel = (const int16_t *)pd_packed_block(p->packed, t->panel, 0),
+        .panel_scales = p->packed->scales + t->panel * PD_PANEL_COLUMNS,
+        .panel_scales_stride = p->n,
+        .destination = results,
+        .destination_stride = stride});
 }
 
-static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, const void *source,
-                      void *shared) {
-    if (p->packed && p->kind == PD_NUMBER_INT8) {
-        run_int8(p, worker, t, source, shared);
-        return;
-    }
+// Products whose results are floats, straight to their destination where nothing is to be done with them.
+static void run_floats(const pd_product *p, pd_worker *worker, const task *t, const pd_finish *finish) {
+    const bool as_is = !finish->gate && !finish->addend && finish->kind == PD_NUMBER_F32;
+    float *results = as_is ? (float *)finish->destination : matrix(p, worker, GATES + 1);
     if (p->packed && p->kind == PD_NUMBER_INT16) {
-        run_int16(p, t, source);
-        return;
+        run_int16(p, t, results, as_is ? (int64_t)(finish->row_bytes / sizeof *results) : TILE_STRIDE);
+    } else {
+        const int last_chunk = t->chunk == p->n_chunks - 1, last_panel = t->panel == p->n_panels - 1;
+        const void *weights = p->packed ? pd_packed_block(p->packed, t->panel, 0) : t->weights;
+        pd_gemm_run(p->gemms[last_chunk + 2 * last_panel], worker, t->source, weights, results);
     }
-    const int last_chunk = t->chunk == p->n_chunks - 1, last_panel = t->panel == p->n_panels - 1;
-    const void *weights = p->packed ? pd_packed_block(p->packed, t->panel, 0) : t->weights;
-    pd_gemm_run(p->gemms[last_chunk + 2 * last_panel], worker, t->source, weights, t->destination);
+    const pd_finish_part part = whole_chunk(p, t, results);
+    if (!as_is) pd_finish_run(finish, &part);
 }
 
-// Whether task `index` makes the outlier weights of a panel, as the one before the panel's first chunk does:
-// it leaves the panel in its thread's cache. Else *index becomes what the task is among the others.
-static bool makes_outlier_weights(const pd_product *p, int64_t *index, int64_t *panel) {
-    if (p->n_outliers == 0) return false;
-    const int64_t turn = p->n_chunks + 1;
-    *panel = *index / turn;
-    if (*panel < p->n_panels && *index % turn == 0) return true;
-    *index -= *panel < p->n_panels ? *panel + 1 : p->n_panels;
-    return false;
-}
-
-// The results of a chunk, in the worker's tile, and `addend` become the destination's part.
-static void add_chunk(const pd_product *p, const task *t, const char *addend, size_t addend_row, char *to,
-                      size_t to_row) {
-    const int64_t columns = pd_panel_columns(p->n, t->panel);
-    for (size_t r = 0; r < (size_t)chunk_rows(p, t->chunk); r++)
-        pd_rows_add((const float *)(addend + r * addend_row),
-                    (const float *)(t->destination + r * t->row_bytes), (float *)(to + r * to_row), columns);
+// `finish` counts rows and columns from the chunk's and the panel's first on.
+static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, const pd_finish *finish) {
+    if (p->finishes && (keeps_results(p) || p->kind == PD_NUMBER_INT8)) {
+        run_blocks(p, worker, t, finish);
+    } else if (p->packed && p->kind == PD_NUMBER_INT8) {
+        run_groups(p, worker, t, finish);
+    } else {
+        run_floats(p, worker, t, finish);
+    }
 }
 
 // Where column `panel` · PD_PANEL_COLUMNS of a row of a batch is.
@@ -466,82 +524,69 @@ static char *part_of(const struct ggml_tensor *tensor, int64_t i2, int64_t i3, i
 }
 
 static void run_task(const pd_product *p, pd_worker *worker, int64_t index, const pd_product_operands *o) {
-    int64_t made;
-    if (makes_outlier_weights(p, &index, &made)) {
-        make_outlier_weights(p, worker, made, o->source, o->shared);
-        return;
-    }
     const int64_t batch = index / p->tasks_per_batch, i2 = batch % p->n2, i3 = batch / p->n2;
-    const int64_t within = index % p->tasks_per_batch, n_chunks = chunk_tasks(p);
-    task t = {.batch = batch, .panel = within / n_chunks};
+    const int64_t within = index % p->tasks_per_batch, tasks = p->n_chunks / task_chunks(p);
+    task t = {.batch = batch, .panel = within / tasks, .activations = o->source};
     const struct ggml_tensor *weights = o->weights;
-    const char *matrix = (const char *)weights->data + (size_t)(i2 / p->broadcast2) * weights->nb[2] +
-                         (size_t)(i3 / p->broadcast3) * weights->nb[3];
+    const char *numbers = (const char *)weights->data + (size_t)(i2 / p->broadcast2) * weights->nb[2] +
+                          (size_t)(i3 / p->broadcast3) * weights->nb[3];
     if (p->converts) {
-        t.weights = convert_panel(p, worker, weights, matrix, t.panel);
+        t.weights = convert_panel(p, worker, weights, numbers, t.panel);
     } else if (!p->packed) {
         const size_t column = weights->nb[p->outer ? 0 : 1];
-        t.weights = matrix + (size_t)(t.panel * PD_PANEL_COLUMNS) * column;
+        t.weights = numbers + (size_t)(t.panel * PD_PANEL_COLUMNS) * column;
     }
-    const bool all = n_chunks < p->n_chunks;
-    const int64_t from = all ? 0 : within % n_chunks, to = all ? p->n_chunks : from + 1;
-    for (t.chunk = from; t.chunk < to; t.chunk++) {
-        const int64_t row = t.chunk * p->chunk;
+    t.outliers = make_outlier_weights(p, worker, &t, 0);
+    const int64_t first = within % tasks, end = p->whole ? p->n_chunks : first + 1;
+    for (t.chunk = first; t.chunk < end; t.chunk++) {
+        const int64_t row = first_row(p, &t);
         t.source = (const char *)o->source + (size_t)i3 * p->source_nb3 + (size_t)i2 * p->source_nb2 +
                    (size_t)(row * p->source_stride_m) * p->source_number;
-        char *destination = part_of(o->destination, i2, i3, row, t.panel);
-        const bool adds = p->end == PD_PRODUCT_ADDS;
-        t.destination = adds ? (char *)worker->tile + results_at(p) : destination;
-        t.row_bytes = adds ? TILE_STRIDE * sizeof(float) : o->destination->nb[1];
-        run_chunk(p, worker, &t, o->source, o->shared);
-        if (adds)
-            add_chunk(p, &t, part_of(o->addend, i2, i3, row, t.panel), o->addend->nb[1], destination,
-                      o->destination->nb[1]);
+        pd_finish finish = {.kind = PD_NUMBER_F32,
+                            .destination = part_of(o->destination, i2, i3, row, t.panel),
+                            .row_bytes = o->destination->nb[1]};
+        if (p->end == PD_PRODUCT_ADDS) {
+            finish.addend = part_of(o->addend, i2, i3, row, t.panel);
+            finish.addend_row_bytes = o->addend->nb[1];
+        }
+        run_chunk(p, worker, &t, &finish);
     }
-}
-
-// The last thread to leave makes the product ready for its next run.
-static void leave(pd_product *p, int nth) {
-    if (!pd_tasks_leave(&p->tasks, nth) || p->n_outliers == 0) return;
-    for (int64_t panel = 0; panel < p->n_panels; panel++)
-        atomic_store_explicit(&p->ready[panel], false, memory_order_relaxed);
 }
 
 void pd_product_run(pd_product *p, pd_worker *worker, const pd_product_operands *operands, int nth) {
     for (int64_t index; (index = pd_tasks_take(&p->tasks)) < p->n_tasks;)
         run_task(p, worker, index, operands);
-    leave(p, nth);
+    pd_tasks_leave(&p->tasks, nth);
 }
 
-// A panel of each product for one chunk of rows.
+// A panel of each product for one chunk of rows, or all.
 static void run_gated_task(pd_product *const products[2], pd_worker *worker, int64_t index,
                            const pd_gated_operands *o) {
     const pd_product *gate = products[0];
-    void *const shared[2] = {o->shared, (char *)o->shared + pd_product_shared_bytes(gate)};
-    int64_t made;
-    if (makes_outlier_weights(gate, &index, &made)) {
-        for (int i = 0; i < 2; i++)
-            make_outlier_weights(products[i], worker, made, o->source, shared[i]);
-        return;
+    const int64_t tasks = gate->n_chunks / task_chunks(gate);
+    const int64_t panel = index / tasks, first = index % tasks,
+                  end = gate->whole ? gate->n_chunks : first + 1;
+    task t[2];
+    for (int i = 0; i < 2; i++) {
+        t[i] = (task){.panel = panel, .activations = o->source};
+        t[i].outliers = make_outlier_weights(products[i], worker, &t[i], i);
     }
-    task t = {.panel = index / gate->n_chunks,
-              .chunk = index % gate->n_chunks,
-              .row_bytes = TILE_STRIDE * sizeof(float)};
-    const int64_t row = t.chunk * gate->chunk;
-    t.source = (const char *)o->source + (size_t)(row * gate->source_stride_m) * gate->source_number;
-    float *results[2];
-    for (size_t i = 0; i < 2; i++) {
-        t.destination = (char *)worker->tile + results_at(gate) + i * result_bytes(gate);
-        results[i] = (float *)t.destination;
-        run_chunk(products[i], worker, &t, o->source, shared[i]);
-    }
-    const int64_t columns = pd_panel_columns(gate->n, t.panel);
-    char *to = (char *)o->destination + (size_t)row * o->row_bytes +
-               (size_t)(t.panel * PD_PANEL_COLUMNS) * pd_number_bytes(o->kind);
-    for (int64_t r = 0; r < chunk_rows(gate, t.chunk); r++) {
-        float *up = results[1] + r * TILE_STRIDE;
-        pd_rows_gate(results[0] + r * TILE_STRIDE, up, columns);
-        pd_rows_convert(GGML_TYPE_F32, up, o->kind, to + (size_t)r * o->row_bytes, NULL, columns);
+    float *gates = matrix(gate, worker, GATES);
+    const size_t column = (size_t)(panel * PD_PANEL_COLUMNS) * pd_number_bytes(o->kind);
+    for (int64_t chunk = first; chunk < end; chunk++) {
+        t[0].chunk = t[1].chunk = chunk;
+        const int64_t row = first_row(gate, t);
+        t[0].source = t[1].source =
+            (const char *)o->source + (size_t)(row * gate->source_stride_m) * gate->source_number;
+        const pd_finish as_gates = {
+            .kind = PD_NUMBER_F32, .destination = (char *)gates, .row_bytes = TILE_STRIDE * sizeof *gates};
+        run_chunk(gate, worker, &t[0], &as_gates);
+        const pd_finish gated = {.gate = gates,
+                                 .gate_stride = TILE_STRIDE,
+                                 .kind = o->kind,
+                                 .destination = (char *)o->destination + (size_t)row * o->row_bytes + column,
+                                 .row_bytes = o->row_bytes};
+        run_chunk(products[1], worker, &t[1], &gated);
     }
 }
 
@@ -550,7 +595,5 @@ void pd_product_run_gated(pd_product *gate, pd_product *up, pd_worker *worker,
     pd_product *const products[2] = {gate, up};
     for (int64_t index; (index = pd_tasks_take(&gate->tasks)) < gate->n_tasks;)
         run_gated_task(products, worker, index, operands);
-    // Its outlier weights are the other's business too, and done when all have left.
-    leave(up, nth);
-    leave(gate, nth);
+    pd_tasks_leave(&gate->tasks, nth);
 }

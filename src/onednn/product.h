@@ -30,13 +30,10 @@ void pd_product_free(pd_gemm_cache *cache, pd_product *product);
 const pd_activations *pd_product_activations(const pd_product *product);
 // What each worker must have.
 void pd_product_worker_bytes(const pd_product *product, size_t *scratch, size_t *panel, size_t *tile);
-// Bytes that its threads share while it runs, 64-byte aligned.
-size_t pd_product_shared_bytes(const pd_product *product);
 
 typedef struct pd_product_operands {
     const struct ggml_tensor *weights;
     const void *source;               // data of the node's src[1], or what its activations became
-    void *shared;                     // pd_product_shared_bytes
     const struct ggml_tensor *addend; // PD_PRODUCT_ADDS: of the destination's shape, rows adjacent numbers
     struct ggml_tensor *destination;
 } pd_product_operands;
@@ -46,7 +43,6 @@ void pd_product_run(pd_product *product, pd_worker *worker, const pd_product_ope
 
 typedef struct pd_gated_operands {
     const void *source;  // as above, of both
-    void *shared;        // what both want, gate's first
     pd_number_kind kind; // of the destination: f32 or bf16
     void *destination;   // rows of results, row_bytes apart
     size_t row_bytes;

@@ -1,76 +1,19 @@
 #include "onednn/rows.h"
 
 #include "onednn/clones.h"
-#include "onednn/softmax.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-enum { GATED_AT_ONCE = 256 };
-
 PD_CLONES
 static void to_bf16(const float *restrict from, uint16_t *restrict to, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &from[i], sizeof bits);
-        // NaN must stay one: rounding could carry its mantissa over.
-        const uint32_t rounded =
-            (bits & 0x7fffffffU) > 0x7f800000U ? bits | 0x400000U : bits + 0x7fffU + ((bits >> 16) & 1U);
-        to[i] = (uint16_t)(rounded >> 16);
-    }
+    for (int64_t i = 0; i < n; i++)
+        to[i] = pd_float_to_bf16(from[i]);
 }
 
 void pd_rows_to_bf16(const float *from, uint16_t *to, int64_t n) {
     to_bf16(from, to, n);
-}
-
-PD_CLONES
-static void butterfly(float *restrict a, float *restrict b, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        const float sum = a[i] + b[i], difference = a[i] - b[i];
-        a[i] = sum;
-        b[i] = difference;
-    }
-}
-
-PD_CLONES
-static void scale_row(float *row, float factor, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        row[i] *= factor;
-}
-
-static int64_t turn_size(int64_t n) {
-    int64_t size = 1;
-    while (size < 64 && n % (2 * size) == 0)
-        size *= 2;
-    return size;
-}
-
-float pd_rows_turn_scale(int64_t n) {
-    return 1.0F / sqrtf((float)turn_size(n));
-}
-
-void pd_rows_turn(float *row, int64_t n) {
-    const int64_t size = turn_size(n), stride = n / size;
-    for (int64_t half = 1; half < size; half *= 2) {
-        for (int64_t first = 0; first < size; first += 2 * half) {
-            // `half` pairs of neighbouring runs at once
-            butterfly(row + first * stride, row + (first + half) * stride, half * stride);
-        }
-    }
-    scale_row(row, pd_rows_turn_scale(n), n);
-}
-
-void pd_rows_turned_unit(uint8_t *to, int64_t n, int64_t channel, int32_t zero) {
-    const int64_t size = turn_size(n), stride = n / size, column = channel / stride;
-    memset(to, zero, (size_t)n);
-    for (int64_t row = 0; row < size; row++) {
-        int sign = 1; // of the Hadamard matrix: minus for each bit that row and column share
-        for (int64_t shared = row & column; shared > 0; shared &= shared - 1)
-            sign = -sign;
-        to[row * stride + channel % stride] = (uint8_t)(zero + sign);
-    }
 }
 
 // The largest magnitude, as the bits of a float: those of non-negative floats are ordered like integers, with
@@ -176,34 +119,6 @@ void pd_rows_to_s16(const float *from, int16_t *to, float *scales, int64_t n, in
     }
 }
 
-PD_CLONES
-static void scale_s32(const int32_t *restrict products, float *restrict destination, float activation_scale,
-                      const float *restrict weight_scales, const int32_t *restrict sums, int32_t zero,
-                      int64_t n) {
-    for (int64_t j = 0; j < n; j++) {
-        destination[j] = (float)(products[j] - zero * sums[j]) * (activation_scale * weight_scales[j]);
-    }
-}
-
-PD_CLONES
-static void add_s32(const int32_t *restrict products, float *restrict destination, float activation_scale,
-                    const float *restrict weight_scales, const int32_t *restrict sums, int32_t zero,
-                    int64_t n) {
-    for (int64_t j = 0; j < n; j++) {
-        destination[j] += (float)(products[j] - zero * sums[j]) * (activation_scale * weight_scales[j]);
-    }
-}
-
-void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,
-                      const float *weight_scales, const int32_t *sums, int32_t zero, int64_t n,
-                      bool accumulate) {
-    if (accumulate) {
-        add_s32(products, destination, activation_scale, weight_scales, sums, zero, n);
-    } else {
-        scale_s32(products, destination, activation_scale, weight_scales, sums, zero, n);
-    }
-}
-
 enum { LANES = 64 }; // of SIMD, for floats are not added in another order unasked
 
 PD_CLONES
@@ -235,40 +150,6 @@ static void weigh(const float *restrict from, const float *restrict weights, flo
 
 void pd_rows_rms_norm(const float *from, pd_rms_norm norm, float *to, int64_t n) {
     weigh(from, norm.weights, 1.0F / sqrtf(sum_squares(from, n) / (float)n + norm.epsilon), to, n);
-}
-
-PD_CLONES
-static void add_rows(const float *restrict a, const float *restrict b, float *restrict to, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        to[i] = a[i] + b[i];
-}
-
-void pd_rows_add(const float *a, const float *b, float *to, int64_t n) {
-    add_rows(a, b, to, n);
-}
-
-// Below -87, e^-x is all but infinite; NaN stays.
-PD_CLONES
-static void negate(const float *restrict from, float *restrict to, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        to[i] = from[i] < -87.0F ? 87.0F : -from[i];
-}
-
-PD_CLONES
-static void gate_rows(const float *restrict gate, const float *restrict exponentials, float *restrict up,
-                      int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        up[i] *= gate[i] / (1.0F + exponentials[i]);
-}
-
-void pd_rows_gate(const float *gate, float *up, int64_t n) {
-    float exponentials[GATED_AT_ONCE];
-    for (int64_t i = 0; i < n; i += GATED_AT_ONCE) {
-        const int64_t count = n - i < GATED_AT_ONCE ? n - i : GATED_AT_ONCE;
-        negate(gate + i, exponentials, count);
-        pd_exp_row(exponentials, count);
-        gate_rows(gate + i, exponentials, up + i, count);
-    }
 }
 
 PD_CLONES

@@ -50,15 +50,6 @@ static inline size_t pd_whole_lines(size_t bytes) {
     return (bytes + LINE - 1) / LINE * LINE;
 }
 
-// Turns a row of n numbers, in place, by an orthogonal matrix: a Hadamard matrix of the largest power of two
-// up to 64 that divides n, over numbers n / that apart. Turning both factors of a product leaves it as it is,
-// but spreads an outlier, which would spoil its whole row's scale, over many numbers (Ashkboos et al. 2024,
-// QuaRot, https://arxiv.org/abs/2404.00456).
-void pd_rows_turn(float *row, int64_t n);
-// The turned row of a one at `channel` and zeros elsewhere, in eight bits with `zero` added: divided by
-// pd_rows_turn_scale its numbers are whole. Its product with turned weights is their row `channel`.
-void pd_rows_turned_unit(uint8_t *to, int64_t n, int64_t channel, int32_t zero);
-float pd_rows_turn_scale(int64_t n);
 // n numbers to bf16, rounded to the nearest, ties to even.
 void pd_rows_to_bf16(const float *from, uint16_t *to, int64_t n);
 // n numbers of an activation row in groups: to[i] = round(from[i] / scale) + zero with scales[g] = max
@@ -71,11 +62,6 @@ void pd_rows_to_s8(const float *from, int8_t *to, float *scales, int32_t *sums, 
                    pd_int8_range range);
 // n numbers in groups to sixteen bits: to[i] = round(from[i] / scale) with scales[g] = max |group| / most.
 void pd_rows_to_s16(const float *from, int16_t *to, float *scales, int64_t n, int64_t group, int32_t most);
-// destination[j] (+)= activation_scale · weight_scales[j] · (products[j] − zero · sums[j]): what exact
-// products of eight-bit numbers mean, for n columns of a row; adds when `accumulate`.
-void pd_rows_from_s32(const int32_t *products, float *destination, float activation_scale,
-                      const float *weight_scales, const int32_t *sums, int32_t zero, int64_t n,
-                      bool accumulate);
 // The sum of n numbers' squares.
 float pd_rows_sum_squares(const float *from, int64_t n);
 // RMSNorm (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467) of a row: to[i] = weights[i] · from[i]
@@ -85,10 +71,6 @@ typedef struct pd_rms_norm {
     float epsilon;
 } pd_rms_norm;
 void pd_rows_rms_norm(const float *from, pd_rms_norm norm, float *to, int64_t n);
-// to = a + b, of n numbers.
-void pd_rows_add(const float *a, const float *b, float *to, int64_t n);
-// up = silu(gate) · up, of n numbers; silu(x) = x / (1 + e^-x).
-void pd_rows_gate(const float *gate, float *up, int64_t n);
 // n numbers of any ggml type to f32; a block type's n is whole blocks.
 void pd_rows_to_f32(enum ggml_type type, const void *from, float *to, int64_t n);
 // The same to f32 or bf16. row: room for them in f32.
@@ -105,4 +87,13 @@ static inline float pd_half_to_float(uint16_t half) {
     bits |= sign | ((half & 0x7c00U) == 0x7c00U ? 0x7f800000U : 0U); // infinity and NaN
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+// Rounded to the nearest, ties to even; NaN stays one, whose mantissa rounding could carry over.
+static inline uint16_t pd_float_to_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t rounded =
+        (bits & 0x7fffffffU) > 0x7f800000U ? bits | 0x400000U : bits + 0x7fffU + ((bits >> 16) & 1U);
+    return (uint16_t)(rounded >> 16);
 }
