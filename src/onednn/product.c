@@ -11,7 +11,7 @@
 enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
 // amx.h's kernels want so many that the sums and a slice of both factors fit the second-level cache, in
 // blocks of 32.
-enum { TALL_CHUNK_ROWS = 320, TALL_CHUNK_GRAIN = 32 };
+enum { TALL_CHUNK_ROWS = 320, TALL_CHUNK_GRAIN = 32, LONG_SOURCE = 8 << 20 };
 // A copy pays for itself with so many rows.
 enum { ALIASING_BYTES = 2048, LEAST_COPIED_FOR = 64, COPIED_CHUNK_ROWS = 256 };
 // Where a panel is so few weights that calling oneDNN counts beside multiplying.
@@ -523,10 +523,22 @@ static char *part_of(const struct ggml_tensor *tensor, int64_t i2, int64_t i3, i
            (size_t)row * tensor->nb[1] + (size_t)(panel * PD_PANEL_COLUMNS) * sizeof(float);
 }
 
+// Task `index` of a batch: its panel, and its chunks first … end. Neighbours share a panel, or, where the
+// source is so long that it would outgrow the caches from one panel to the next, a chunk.
+static int64_t find_panel(const pd_product *p, int64_t index, int64_t *first, int64_t *end) {
+    const int64_t tasks = p->n_chunks / task_chunks(p);
+    const bool chunk_by_chunk =
+        p->tall && (size_t)(p->m * p->source_stride_m) * p->source_number > LONG_SOURCE;
+    *first = chunk_by_chunk ? index / p->n_panels : index % tasks;
+    *end = p->whole ? p->n_chunks : *first + 1;
+    return chunk_by_chunk ? index % p->n_panels : index / tasks;
+}
+
 static void run_task(const pd_product *p, pd_worker *worker, int64_t index, const pd_product_operands *o) {
     const int64_t batch = index / p->tasks_per_batch, i2 = batch % p->n2, i3 = batch / p->n2;
-    const int64_t within = index % p->tasks_per_batch, tasks = p->n_chunks / task_chunks(p);
-    task t = {.batch = batch, .panel = within / tasks, .activations = o->source};
+    int64_t first, end;
+    task t = {.batch = batch, .activations = o->source};
+    t.panel = find_panel(p, index % p->tasks_per_batch, &first, &end);
     const struct ggml_tensor *weights = o->weights;
     const char *numbers = (const char *)weights->data + (size_t)(i2 / p->broadcast2) * weights->nb[2] +
                           (size_t)(i3 / p->broadcast3) * weights->nb[3];
@@ -537,7 +549,6 @@ static void run_task(const pd_product *p, pd_worker *worker, int64_t index, cons
         t.weights = numbers + (size_t)(t.panel * PD_PANEL_COLUMNS) * column;
     }
     t.outliers = make_outlier_weights(p, worker, &t, 0);
-    const int64_t first = within % tasks, end = p->whole ? p->n_chunks : first + 1;
     for (t.chunk = first; t.chunk < end; t.chunk++) {
         const int64_t row = first_row(p, &t);
         t.source = (const char *)o->source + (size_t)i3 * p->source_nb3 + (size_t)i2 * p->source_nb2 +
