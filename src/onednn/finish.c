@@ -73,6 +73,21 @@ static void negate(floats gate, float *to, int64_t columns) {
     }
 }
 
+// 1 / x for x from 1 to 2^126, at a quarter of a division's time. The bits of a float are about its
+// logarithm: negated and moved they are those of its reciprocal within 5.1 %, which each of Newton's steps
+// squares.
+ALWAYS_INLINE float reciprocal(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = 0x7ef127ea - bits;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    y *= 2.0F - x * y;
+    y *= 2.0F - x * y;
+    y *= 2.0F - x * y;
+    return y;
+}
+
 // exponentials, [rows][columns], become the gated values.
 ALWAYS_INLINE void gate_columns(floats gate, floats values, float *restrict exponentials, int64_t columns) {
     for (int64_t r = 0; r < gate.rows; r++) {
@@ -80,7 +95,7 @@ ALWAYS_INLINE void gate_columns(floats gate, floats values, float *restrict expo
         const float *restrict value = values.numbers + r * values.stride;
         float *restrict to = exponentials + r * columns;
         for (int64_t j = 0; j < columns; j++)
-            to[j] = value[j] * (x[j] / (1.0F + to[j]));
+            to[j] = value[j] * (x[j] * reciprocal(1.0F + to[j]));
     }
 }
 

@@ -159,6 +159,12 @@ static void halves_to_f32(const uint16_t *restrict from, float *restrict to, int
 }
 
 PD_CLONES
+static void halves_to_bf16(const uint16_t *restrict from, uint16_t *restrict to, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        to[i] = pd_float_to_bf16(pd_half_to_float(from[i]));
+}
+
+PD_CLONES
 static void bf16_to_f32(const uint16_t *restrict from, float *restrict to, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         const uint32_t bits = (uint32_t)from[i] << 16;
@@ -186,6 +192,8 @@ void pd_rows_convert(enum ggml_type type, const void *from, pd_number_kind kind,
         memcpy(to, from, (size_t)n * sizeof(uint16_t));
     } else if (type == GGML_TYPE_F32) {
         to_bf16(from, to, n);
+    } else if (type == GGML_TYPE_F16) {
+        halves_to_bf16(from, to, n);
     } else {
         pd_rows_to_f32(type, from, row, n);
         to_bf16(row, to, n);
