@@ -285,12 +285,13 @@ static void copy_rows(char *to, size_t to_stride, const char *from, size_t from_
 typedef void kernel(const slice *s);
 
 // Hands the whole sums of a block over, with what is beside them.
-static void finish(const pd_amx_product *p, kernel *multiply_more, pd_amx_block *block) {
+static void finish(const pd_amx_product *p, kernel *multiply_more, const void *more_weights,
+                   pd_amx_block *block) {
     _Alignas(64) float more[BLOCK * BLOCK];
     if (p->more_k > 0) {
         const int64_t steps = n_steps(PD_NUMBER_BF16, p->more_k);
         const slice s = {.source = (const char *)p->more_source + (size_t)block->row * p->more_source_stride,
-                         .weights = (const char *)p->more_weights +
+                         .weights = (const char *)more_weights +
                                     tiles_at(steps, n_blocks(p->columns), block->column / BLOCK, 0),
                          .source_stride = p->more_source_stride,
                          .steps = steps,
@@ -307,6 +308,13 @@ typedef struct {
     int64_t rows;
     kernel *multiply, *multiply_more;
 } method;
+
+// A slice of the inner dimension.
+typedef struct {
+    int64_t first, steps;
+    bool is_first, is_last;
+    const void *more_weights; // the last one's
+} cut;
 
 // The source's next slice: strip j fetches these of a block's rows, from `row` on.
 static lines next_source(const pd_amx_product *p, int64_t row, int64_t j, int64_t step) {
@@ -329,10 +337,10 @@ static lines touched(const pd_amx_rows *rows, int64_t row, int64_t column) {
 }
 
 // One slice of all blocks of rows begin … end.
-static void run_slice(const pd_amx_product *p, const method *way, int64_t first, int64_t begin, int64_t end) {
-    const int64_t steps = n_steps(p->kind, p->k), left = steps - first, rows = way->rows;
-    const int64_t count = left < SLICE_STEPS ? left : SLICE_STEPS;
-    const bool is_first = first == 0, is_last = left <= SLICE_STEPS;
+static void run_slice(const pd_amx_product *p, const method *way, const cut *now, int64_t begin,
+                      int64_t end) {
+    const int64_t steps = n_steps(p->kind, p->k), first = now->first, count = now->steps, rows = way->rows;
+    const bool is_first = now->is_first, is_last = now->is_last;
     const int64_t n_strips = n_blocks(p->columns), n_rows = n_blocks(end - begin);
     for (int64_t j = 0; j < n_strips; j++) {
         const char *weights = (const char *)p->weights + tiles_at(steps, n_strips, j, first);
@@ -369,7 +377,7 @@ static void run_slice(const pd_amx_product *p, const method *way, int64_t first,
             way->multiply(&s);
             if (!is_last || whole == destination) continue;
             if (p->finish) {
-                finish(p, way->multiply_more,
+                finish(p, way->multiply_more, now->more_weights,
                        &(pd_amx_block){
                            .row = row, .column = j * BLOCK, .rows = rows, .columns = columns, .sums = copy});
             } else {
@@ -387,11 +395,16 @@ TILES void pd_amx_multiply(const pd_amx_product *p) {
     const method left = {rest, tall.multiply, tall.multiply_more};
     if (rest == 0) configure(BLOCK);
     for (int64_t first = 0; first < steps; first += SLICE_STEPS) {
+        cut now = {.first = first,
+                   .steps = steps - first < SLICE_STEPS ? steps - first : SLICE_STEPS,
+                   .is_first = first == 0,
+                   .is_last = steps - first <= SLICE_STEPS};
+        if (now.is_last && p->more_k > 0) now.more_weights = p->more_weights(p->user);
         if (whole > 0 && rest > 0) configure(BLOCK);
-        if (whole > 0) run_slice(p, &tall, first, 0, whole);
+        if (whole > 0) run_slice(p, &tall, &now, 0, whole);
         if (rest == 0) continue;
-        if (whole > 0 || first == 0) configure(rest);
-        run_slice(p, rest > TILE ? &left : &flat, first, whole, p->rows);
+        if (whole > 0 || now.is_first) configure(rest);
+        run_slice(p, rest > TILE ? &left : &flat, &now, whole, p->rows);
     }
     _tile_release();
 }

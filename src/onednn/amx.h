@@ -50,10 +50,11 @@ typedef struct pd_amx_product {
     // Who takes the sums, block by block, instead of the destination; NULL: nobody.
     void (*finish)(const void *user, const pd_amx_block *block);
     const void *user;
-    // Beside it, for `finish`, a product in bf16 of as many rows and columns; more_k 0: none.
+    // Beside it, for `finish`, a product in bf16 of as many rows and columns; more_k 0: none. Its packed
+    // weights are asked for when they are needed: by then the caches have seen `weights`.
     const void *more_source;
     size_t more_source_stride;
-    const void *more_weights;
+    const void *(*more_weights)(const void *user);
     int64_t more_k;
     pd_amx_rows touched[2]; // what `finish` will read or write
 } pd_amx_product;

@@ -351,7 +351,8 @@ typedef struct {
     const char *source;      // of the chunk's first row
     const void *weights;     // of the panel; packed ones are found by their groups
     const void *activations; // of all batches; integers
-    const void *outliers;    // their weights of the panel
+    int slot;                // of outliers' weights: 1 for the second product of a task, else 0
+    const void *outliers;    // their weights of the panel; NULL: not made yet
 } task;
 
 static int64_t first_row(const pd_product *p, const task *t) {
@@ -386,15 +387,13 @@ static const char *outliers_of(const pd_product *p, const task *t) {
            (size_t)(first_row(p, t) * p->n_outliers) * pd_number_bytes(a->outlier_kind);
 }
 
-// Their weights of the task's panel, in worker->panel; slot: 1 for the second product of a task, else 0.
-// NULL: there are none.
-static const void *make_outlier_weights(const pd_product *p, const pd_worker *worker, const task *t,
-                                        int slot) {
-    if (p->n_outliers == 0) return NULL;
+// Their weights of the task's panel, made once in worker->panel.
+static const void *outlier_weights(const pd_product *p, const pd_worker *worker, task *t) {
+    if (t->outliers) return t->outliers;
     const int32_t *channels = pd_activations_channels(&p->activations, t->activations);
     const pd_number_kind kind = p->activations.outlier_kind;
     const int64_t columns = pd_panel_columns(p->n, t->panel);
-    char *row = (char *)worker->panel + (size_t)slot * outlier_weight_bytes(p),
+    char *row = (char *)worker->panel + (size_t)t->slot * outlier_weight_bytes(p),
          *rows = row + outlier_rows_at();
     enum { AHEAD = 2 }; // rows; the first-level cache waits for no more lines at once
     for (int64_t i = 0; i < AHEAD && i < p->n_outliers; i++)
@@ -405,28 +404,46 @@ static const void *make_outlier_weights(const pd_product *p, const pd_worker *wo
         pd_rows_convert(GGML_TYPE_F32, row, kind, rows + (size_t)(i * PD_PANEL_MOST) * pd_number_bytes(kind),
                         NULL, columns);
     }
-    if (!p->finishes) return rows;
-    char *tiles = row + pd_whole_lines(outlier_tiles_at(p));
-    pd_amx_pack(kind, columns, p->n_outliers, rows, PD_PANEL_MOST, 1, tiles);
-    return tiles;
+    t->outliers = rows;
+    if (p->finishes) {
+        char *tiles = row + pd_whole_lines(outlier_tiles_at(p));
+        pd_amx_pack(kind, columns, p->n_outliers, rows, PD_PANEL_MOST, 1, tiles);
+        t->outliers = tiles;
+    }
+    return t->outliers;
 }
 
 // ---- a chunk of rows by a panel ----------------------------------------------------------------------------
 
-static void finish_block(const void *finish, const pd_amx_block *block) {
-    pd_finish_run(finish, &(pd_finish_part){.row = block->row,
-                                            .column = block->column,
-                                            .rows = block->rows,
-                                            .columns = block->columns,
-                                            .sums = block->sums,
-                                            .sums_stride = PD_AMX_BLOCK,
-                                            .more = block->more,
-                                            .more_stride = PD_AMX_BLOCK});
+// What becomes of a task's blocks.
+typedef struct {
+    const pd_product *product;
+    const pd_worker *worker;
+    task *task;
+    pd_finish finish;
+} block_user;
+
+static void finish_block(const void *user, const pd_amx_block *block) {
+    const block_user *u = user;
+    pd_finish_run(&u->finish, &(pd_finish_part){.row = block->row,
+                                                .column = block->column,
+                                                .rows = block->rows,
+                                                .columns = block->columns,
+                                                .sums = block->sums,
+                                                .sums_stride = PD_AMX_BLOCK,
+                                                .more = block->more,
+                                                .more_stride = PD_AMX_BLOCK});
 }
 
-static void run_blocks(const pd_product *p, const pd_worker *worker, const task *t, const pd_finish *finish) {
+static const void *blocks_outlier_weights(const void *user) {
+    const block_user *u = user;
+    return outlier_weights(u->product, u->worker, u->task);
+}
+
+static void run_blocks(const pd_product *p, const pd_worker *worker, task *t, const pd_finish *finish) {
     const bool integers = p->kind == PD_NUMBER_INT8;
     const pd_finish all = integers ? scaled(p, t, finish, 0) : *finish;
+    const block_user user = {.product = p, .worker = worker, .task = t, .finish = all};
     const size_t number = pd_number_bytes(p->activations.outlier_kind);
     pd_amx_product product = {.kind = p->kind,
                               .rows = chunk_rows(p, t->chunk),
@@ -437,26 +454,27 @@ static void run_blocks(const pd_product *p, const pd_worker *worker, const task 
                               .weights = pd_packed_block(p->packed, t->panel, 0),
                               .sums = worker->scratch,
                               .finish = finish_block,
-                              .user = &all,
+                              .user = &user,
                               .touched = {{all.destination, all.row_bytes, pd_number_bytes(all.kind)},
                                           {all.addend, all.addend_row_bytes, sizeof(float)}}};
     if (p->n_outliers > 0) {
         product.more_source = outliers_of(p, t);
         product.more_source_stride = (size_t)p->n_outliers * number;
-        product.more_weights = t->outliers;
+        product.more_weights = blocks_outlier_weights;
         product.more_k = p->n_outliers;
     }
     pd_amx_multiply(&product);
 }
 
 // Group by group, the results so far in one of two matrices.
-static void run_groups(const pd_product *p, pd_worker *worker, const task *t, const pd_finish *finish) {
+static void run_groups(const pd_product *p, pd_worker *worker, task *t, const pd_finish *finish) {
     enum { SUMS = GATES + 1, RESULTS };
     const int last_chunk = t->chunk == p->n_chunks - 1, last_panel = t->panel == p->n_panels - 1;
     float *now = NULL, *next = matrix(p, worker, RESULTS);
     if (p->n_outliers > 0) {
         now = matrix(p, worker, RESULTS + 1);
-        pd_gemm_run(p->outliers[last_chunk + 2 * last_panel], worker, outliers_of(p, t), t->outliers, now);
+        pd_gemm_run(p->outliers[last_chunk + 2 * last_panel], worker, outliers_of(p, t),
+                    outlier_weights(p, worker, t), now);
     }
     for (int64_t g = 0; g < p->n_groups; g++) {
         const int last_group = g == p->n_groups - 1;
@@ -507,7 +525,7 @@ static void run_floats(const pd_product *p, pd_worker *worker, const task *t, co
 }
 
 // `finish` counts rows and columns from the chunk's and the panel's first on.
-static void run_chunk(const pd_product *p, pd_worker *worker, const task *t, const pd_finish *finish) {
+static void run_chunk(const pd_product *p, pd_worker *worker, task *t, const pd_finish *finish) {
     if (p->finishes && (keeps_results(p) || p->kind == PD_NUMBER_INT8)) {
         run_blocks(p, worker, t, finish);
     } else if (p->packed && p->kind == PD_NUMBER_INT8) {
@@ -548,7 +566,6 @@ static void run_task(const pd_product *p, pd_worker *worker, int64_t index, cons
         const size_t column = weights->nb[p->outer ? 0 : 1];
         t.weights = numbers + (size_t)(t.panel * PD_PANEL_COLUMNS) * column;
     }
-    t.outliers = make_outlier_weights(p, worker, &t, 0);
     for (t.chunk = first; t.chunk < end; t.chunk++) {
         const int64_t row = first_row(p, &t);
         t.source = (const char *)o->source + (size_t)i3 * p->source_nb3 + (size_t)i2 * p->source_nb2 +
@@ -574,14 +591,11 @@ void pd_product_run(pd_product *p, pd_worker *worker, const pd_product_operands 
 static void run_gated_task(pd_product *const products[2], pd_worker *worker, int64_t index,
                            const pd_gated_operands *o) {
     const pd_product *gate = products[0];
-    const int64_t tasks = gate->n_chunks / task_chunks(gate);
-    const int64_t panel = index / tasks, first = index % tasks,
-                  end = gate->whole ? gate->n_chunks : first + 1;
+    int64_t first, end;
+    const int64_t panel = find_panel(gate, index, &first, &end);
     task t[2];
-    for (int i = 0; i < 2; i++) {
-        t[i] = (task){.panel = panel, .activations = o->source};
-        t[i].outliers = make_outlier_weights(products[i], worker, &t[i], i);
-    }
+    for (int i = 0; i < 2; i++)
+        t[i] = (task){.panel = panel, .activations = o->source, .slot = i};
     float *gates = matrix(gate, worker, GATES);
     const size_t column = (size_t)(panel * PD_PANEL_COLUMNS) * pd_number_bytes(o->kind);
     for (int64_t chunk = first; chunk < end; chunk++) {
