@@ -348,19 +348,32 @@ static void summarise_mask(const pd_attention_plan *a, const void *mask, int64_t
     }
 }
 
+// What will soon be wanted of `n` rows of one head: they lie too far apart for the hardware to see a pattern.
+static void fetch_ahead(const void *rows, size_t row_bytes, size_t bytes, int64_t row, int64_t n) {
+    enum { LINE = 64, LINES_AHEAD = 16 }; // as many as the first-level cache waits for at once
+    const int64_t ahead = row + 1 + (int64_t)(LINES_AHEAD * LINE / (bytes + LINE));
+    for (size_t line = 0; ahead < n && line < bytes; line += LINE)
+        __builtin_prefetch(at(rows, (size_t)ahead * row_bytes + line));
+}
+
 // `keys` rows of one head, of `width` numbers each.
 static void convert_unit(const pd_attention_plan *a, pd_worker *worker, enum ggml_type type, const void *from,
                          size_t row_bytes, int64_t keys, int64_t width, void *to) {
     const pd_number_kind kind = a->shape.compute == dnnl_f32 ? PD_NUMBER_F32 : PD_NUMBER_BF16;
-    for (int64_t row = 0; row < keys; row++)
+    const size_t bytes = ggml_row_size(type, width);
+    for (int64_t row = 0; row < keys; row++) {
+        fetch_ahead(from, row_bytes, bytes, row, keys);
         pd_rows_convert(type, at(from, (size_t)row * row_bytes), kind,
                         (char *)to + (size_t)(row * width) * a->number_bytes, worker->panel, width);
+    }
 }
 
+// Tasks run through a unit's heads, which lie side by side in the rows of its keys.
 static void pack_unit(const pd_attention_plan *a, pd_worker *worker, const void *k, const void *v,
-                      char *packed, int64_t index) {
+                      char *packed, int64_t task) {
     const pd_attention_shape *s = &a->shape;
-    const int64_t head = index / a->n_units, u = index % a->n_units, keys = unit_keys(a, u, 1);
+    const int64_t head = task % s->n_kv_heads, u = task / s->n_kv_heads, keys = unit_keys(a, u, 1);
+    const int64_t index = head * a->n_units + u;
     const size_t first = (size_t)(u * a->unit);
     const void *from_k = at(k, (size_t)head * s->k_head + first * s->k_row);
     const void *from_v = at(v, (size_t)head * s->v_head + first * s->v_row);
@@ -483,6 +496,7 @@ static void attend_all(const pd_attention_task *t) {
 static void load_queries(const pd_attention_task *t, const void *q) {
     const pd_attention_shape *s = &t->a->shape;
     for (int64_t row = 0; row < t->rows; row++) {
+        fetch_ahead(q, s->q_row, (size_t)s->head_dim * sizeof(float), row, t->rows);
         const float *from = at(q, (size_t)row * s->q_row);
         char *to = t->queries + (size_t)(row * s->head_dim) * t->a->number_bytes;
         if (s->compute == dnnl_f32) {
@@ -521,8 +535,10 @@ static void attend_block(const pd_attention_plan *a, pd_worker *worker, int64_t 
         t.sums[row] = 0.0F;
     }
     attend_all(&t);
+    char *rows = (char *)out + (size_t)head * s->out_head + first * s->out_row;
     for (int64_t row = 0; row < t.rows; row++) {
-        char *to = (char *)out + (size_t)head * s->out_head + (first + (size_t)row) * s->out_row;
+        fetch_ahead(rows, s->out_row, (size_t)s->value_dim * sizeof(float), row, t.rows);
+        char *to = rows + (size_t)row * s->out_row;
         const float inverse = t.sums[row] == 0.0F ? 0.0F : 1.0F / t.sums[row];
         scale_row(t.results + row * s->value_dim, (float *)(void *)to, inverse, s->value_dim);
     }
