@@ -3,6 +3,7 @@
 #include "drop/rank.h"
 #include "drop/select.h"
 #include "engine/lower.h"
+#include "onerow/lower.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@ typedef struct {
     pd_prefill_job *job;
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
-    pd_lowered *lowered;            // NULL: `graph` is computed itself
+    pd_lowered *lowered;            // NULL: no lowering
+    pd_onerow *onerow;              // NULL: not asked for
     pd_selection *selections;       // [n_stages], [0] unused
     struct ggml_tensor *tokens;     // i32 [n_rows]
     struct ggml_tensor *features;   // f32 [n_embd, all pictures' rows]; NULL: no picture
@@ -43,6 +45,7 @@ static void prefill_free(prefill *p) {
     free(p->masks);
     free(p->selected);
     free(p->marks);
+    pd_onerow_free(p->onerow);
     pd_lowered_free(p->lowered);
     if (p->ctx) ggml_free(p->ctx);
 }
@@ -246,9 +249,13 @@ static pd_status lower(prefill *p, pd_error *err) {
     pd_prefill_job *job = p->job;
     PD_TRY(pd_engine_lower(job->lowering, job->backend, job->progress, job->progress_user, &p->graph,
                            &p->lowered, err));
-    if (!p->lowered) return PD_OK;
-    job->scratch_bytes = pd_lowered_bytes(p->lowered);
-    job->pack_ms = pd_lowered_pack_ms(p->lowered);
+    if (p->lowered) {
+        job->scratch_bytes = pd_lowered_bytes(p->lowered);
+        job->pack_ms = pd_lowered_pack_ms(p->lowered);
+    }
+    if (!job->own_kernels) return PD_OK;
+    PD_TRY(pd_onerow_lower(p->graph, job->backend->n_threads, &p->onerow, err));
+    p->graph = pd_onerow_graph(p->onerow);
     return PD_OK;
 }
 

@@ -27,6 +27,7 @@ typedef struct pd_prefill_job {
     ggml_backend_sched_t *scheduler; // made when NULL or too small, reused, freed by the caller
     size_t *scheduler_size;
     pd_lowering *lowering; // NULL: the graph runs as it is
+    bool own_kernels;      // src/onerow/, for what only the last row goes through
     const pd_decoder_weights *weights;
     const pd_policy *policy;
     const pd_schedule *schedule;

@@ -270,6 +270,7 @@ static pd_status run_prefill(pd_session *session, const pd_span *spans, const fl
                               .scheduler = &session->prefill_scheduler,
                               .scheduler_size = &session->prefill_scheduler_size,
                               .lowering = session->model->lowering,
+                              .own_kernels = session->model->own_decode_kernels,
                               .weights = &session->model->weights.decoder,
                               .policy = &session->policy,
                               .schedule = &session->schedule,
