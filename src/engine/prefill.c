@@ -199,16 +199,18 @@ static void build(prefill *p) {
     mark(p, p->logits);
 }
 
+// Row i sees i + 1 numbers: n seen ones and n hidden, from n − 1 − i on.
 static pd_status set_mask(struct ggml_tensor *mask, pd_error *err) {
-    const size_t n = (size_t)mask->ne[0];
-    ggml_fp16_t *rows = malloc(n * n * sizeof *rows);
-    if (!rows) return pd_fail_memory(err, n * n * sizeof *rows, "the causal mask");
+    const size_t n = (size_t)mask->ne[0], bytes = n * sizeof(ggml_fp16_t);
+    ggml_fp16_t *rows = malloc(2 * bytes);
+    if (!rows) return pd_fail_memory(err, 2 * bytes, "the causal mask");
     const ggml_fp16_t seen = ggml_fp32_to_fp16(0.0F), hidden = ggml_fp32_to_fp16(-__builtin_inff());
     for (size_t i = 0; i < n; i++) {
-        for (size_t j = 0; j < n; j++)
-            rows[i * n + j] = j <= i ? seen : hidden;
+        rows[i] = seen;
+        rows[n + i] = hidden;
     }
-    ggml_backend_tensor_set(mask, rows, 0, n * n * sizeof *rows);
+    for (size_t i = 0; i < n; i++)
+        ggml_backend_tensor_set(mask, rows + n - 1 - i, i * bytes, bytes);
     free(rows);
     return PD_OK;
 }
