@@ -122,6 +122,109 @@ static void sizes(void **state) {
     }
 }
 
+// ---- blocks that are handed over ---------------------------------------------------------------------------
+
+// A product of eight bits, and beside it one of bf16.
+typedef struct {
+    int64_t rows, columns, k, more_k;
+    uint8_t *source;
+    int8_t *weights; // column by column
+    uint16_t *more_source, *more_weights;
+    void *more_packed;
+    int *seen;         // [rows][columns]: how often
+    int weights_asked; // for
+} handed_over;
+
+static const void *give_weights(const void *user) {
+    handed_over *h = (handed_over *)(uintptr_t)user; // the kernels take no other
+    h->weights_asked++;
+    return h->more_packed;
+}
+
+static void check_block(const void *user, const pd_amx_block *block) {
+    const handed_over *h = user;
+    assert_true(block->rows > 0 && block->rows <= PD_AMX_BLOCK && block->columns <= PD_AMX_BLOCK);
+    for (int64_t r = 0; r < block->rows; r++) {
+        for (int64_t c = 0; c < block->columns; c++) {
+            const int64_t row = block->row + r, column = block->column + c;
+            int32_t sum = 0;
+            for (int64_t i = 0; i < h->k; i++)
+                sum += h->source[row * h->k + i] * h->weights[column * h->k + i];
+            assert_int_equal(((const int32_t *)block->sums)[r * PD_AMX_BLOCK + c], sum);
+            double more = 0.0, magnitude = 0.0;
+            for (int64_t i = 0; i < h->more_k; i++) {
+                const double product = (double)bf16_to_float(h->more_source[row * h->more_k + i]) *
+                                       (double)bf16_to_float(h->more_weights[i * h->columns + column]);
+                more += product;
+                magnitude += fabs(product);
+            }
+            assert_true(fabs((double)block->more[r * PD_AMX_BLOCK + c] - more) <= 1e-6 * magnitude);
+            h->seen[row * h->columns + column]++;
+        }
+    }
+}
+
+static void hand_over(int64_t rows, int64_t columns, int64_t k) {
+    uint64_t seed = 1;
+    handed_over h = {.rows = rows, .columns = columns, .k = k, .more_k = 64};
+    h.source = random_numbers(PD_NUMBER_INT8, rows * k, &seed);
+    h.weights = random_numbers(PD_NUMBER_INT8, columns * k, &seed);
+    h.more_source = random_numbers(PD_NUMBER_BF16, rows * h.more_k, &seed);
+    h.more_weights = random_numbers(PD_NUMBER_BF16, columns * h.more_k, &seed);
+    h.more_packed = aligned_alloc(64, pd_amx_packed_bytes(PD_NUMBER_BF16, columns, h.more_k));
+    h.seen = calloc((size_t)(rows * columns), sizeof *h.seen);
+    void *packed = aligned_alloc(64, pd_amx_packed_bytes(PD_NUMBER_INT8, columns, k)),
+         *sums = aligned_alloc(64, pd_amx_sums_bytes(rows, columns));
+    int8_t *numbers = malloc((size_t)columns);
+    assert_true(h.more_packed && h.seen && packed && sums && numbers);
+    pd_amx_pack(PD_NUMBER_INT8, columns, k, h.weights, 1, k, packed);
+    pd_amx_pack(PD_NUMBER_BF16, columns, h.more_k, h.more_weights, columns, 1, h.more_packed);
+    pd_amx_multiply(&(pd_amx_product){.kind = PD_NUMBER_INT8,
+                                      .rows = rows,
+                                      .columns = columns,
+                                      .k = k,
+                                      .source = h.source,
+                                      .source_stride = (size_t)k,
+                                      .weights = packed,
+                                      .sums = sums,
+                                      .finish = check_block,
+                                      .user = &h,
+                                      .more_source = h.more_source,
+                                      .more_source_stride = (size_t)h.more_k * sizeof *h.more_source,
+                                      .more_weights = give_weights,
+                                      .more_k = h.more_k});
+    assert_int_equal(h.weights_asked, 1);
+    for (int64_t i = 0; i < rows * columns; i++)
+        assert_int_equal(h.seen[i], 1);
+    for (int64_t i = 0; i < k; i++) {
+        pd_amx_packed_row(columns, k, packed, i, numbers);
+        for (int64_t column = 0; column < columns; column++)
+            assert_int_equal(numbers[column], h.weights[column * k + i]);
+    }
+    free(numbers);
+    free(sums);
+    free(packed);
+    free(h.seen);
+    free(h.more_packed);
+    free(h.more_weights);
+    free(h.more_source);
+    free(h.weights);
+    free(h.source);
+}
+
+static void blocks_are_handed_over(void **state) {
+    (void)state;
+    if (!pd_amx_multiplies(PD_NUMBER_INT8, 64)) {
+        print_message("skipped: no tiles on this CPU\n");
+        skip();
+    }
+    for (int64_t rows = 1; rows <= 70; rows += 3)
+        hand_over(rows, 40, 192);
+    for (int64_t columns = 1; columns <= 70; columns += 3)
+        hand_over(35, columns, 64);
+    hand_over(50, 50, (int64_t)34 * 64);
+}
+
 // A row that is no whole number of steps is nothing for these kernels.
 static void other_rows(void **state) {
     (void)state;
@@ -132,6 +235,7 @@ static void other_rows(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sizes), cmocka_unit_test(other_rows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sizes), cmocka_unit_test(blocks_are_handed_over),
+                                       cmocka_unit_test(other_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
