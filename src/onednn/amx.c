@@ -318,7 +318,7 @@ typedef struct {
 
 // The source's next slice: strip j fetches these of a block's rows, from `row` on.
 static lines next_source(const pd_amx_product *p, int64_t row, int64_t j, int64_t step) {
-    if (j >= BLOCK / ROWS_FETCHED) return (lines){NULL};
+    if (j >= BLOCK / ROWS_FETCHED) return (lines){.first = NULL};
     return (lines){.first = (const char *)p->source + (size_t)(row + j * ROWS_FETCHED) * p->source_stride +
                             step * STEP_BYTES,
                    .step = STEP_BYTES,
@@ -328,7 +328,7 @@ static lines next_source(const pd_amx_product *p, int64_t row, int64_t j, int64_
 
 // Two rows of a block for each step.
 static lines touched(const pd_amx_rows *rows, int64_t row, int64_t column) {
-    if (!rows->rows) return (lines){NULL};
+    if (!rows->rows) return (lines){.first = NULL};
     return (lines){.first = (const char *)rows->rows + (size_t)row * rows->stride +
                             (size_t)column * rows->column_bytes,
                    .step = 2 * rows->stride,

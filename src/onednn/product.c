@@ -526,7 +526,7 @@ static void run_floats(const pd_product *p, pd_worker *worker, const task *t, co
 
 // `finish` counts rows and columns from the chunk's and the panel's first on.
 static void run_chunk(const pd_product *p, pd_worker *worker, task *t, const pd_finish *finish) {
-    if (p->finishes && (keeps_results(p) || p->kind == PD_NUMBER_INT8)) {
+    if (p->packed && p->finishes && (keeps_results(p) || p->kind == PD_NUMBER_INT8)) {
         run_blocks(p, worker, t, finish);
     } else if (p->packed && p->kind == PD_NUMBER_INT8) {
         run_groups(p, worker, t, finish);
