@@ -19,3 +19,6 @@
 #else
 #define PD_CLONES
 #endif
+
+// A part of a function with PD_CLONES: what is not inlined into the clones would be code for the oldest CPU.
+#define PD_CLONED_PART __attribute__((always_inline)) static inline

@@ -12,8 +12,6 @@
 // for which loops of a known length are made.
 enum { MOST_VALUES = 4096, BLOCK = 32 };
 
-#define ALWAYS_INLINE __attribute__((always_inline)) static inline
-
 // ---- integers to floats ------------------------------------------------------------------------------------
 
 typedef struct {
@@ -23,9 +21,9 @@ typedef struct {
     int64_t sums_stride, more_stride, row_scales_stride, rows;
 } integers;
 
-ALWAYS_INLINE void scale_columns(const integers *from, const float *restrict column_scales,
-                                 const int32_t *restrict column_sums, int32_t zero, float *restrict to,
-                                 int64_t to_stride, int64_t columns) {
+PD_CLONED_PART void scale_columns(const integers *from, const float *restrict column_scales,
+                                  const int32_t *restrict column_sums, int32_t zero, float *restrict to,
+                                  int64_t to_stride, int64_t columns) {
     for (int64_t r = 0; r < from->rows; r++) {
         const float row_scale = from->row_scales[r * from->row_scales_stride];
         const int32_t *restrict sums = from->sums + r * from->sums_stride;
@@ -55,7 +53,7 @@ typedef struct {
 } floats;
 
 // Below -87, e^-x is all but infinite; NaN stays.
-ALWAYS_INLINE void negate_columns(floats gate, float *restrict to, int64_t columns) {
+PD_CLONED_PART void negate_columns(floats gate, float *restrict to, int64_t columns) {
     for (int64_t r = 0; r < gate.rows; r++) {
         for (int64_t j = 0; j < columns; j++) {
             const float x = gate.numbers[r * gate.stride + j];
@@ -76,7 +74,7 @@ static void negate(floats gate, float *to, int64_t columns) {
 // 1 / x for x from 1 to 2^126, at a quarter of a division's time. The bits of a float are about its
 // logarithm: negated and moved they are those of its reciprocal within 5.1 %, which each of Newton's steps
 // squares.
-ALWAYS_INLINE float reciprocal(float x) {
+PD_CLONED_PART float reciprocal(float x) {
     int32_t bits;
     memcpy(&bits, &x, sizeof bits);
     bits = 0x7ef127ea - bits;
@@ -89,7 +87,7 @@ ALWAYS_INLINE float reciprocal(float x) {
 }
 
 // exponentials, [rows][columns], become the gated values.
-ALWAYS_INLINE void gate_columns(floats gate, floats values, float *restrict exponentials, int64_t columns) {
+PD_CLONED_PART void gate_columns(floats gate, floats values, float *restrict exponentials, int64_t columns) {
     for (int64_t r = 0; r < gate.rows; r++) {
         const float *restrict x = gate.numbers + r * gate.stride;
         const float *restrict value = values.numbers + r * values.stride;
@@ -108,7 +106,7 @@ static void gate_values(floats gate, floats values, float *exponentials, int64_t
     }
 }
 
-ALWAYS_INLINE void add_columns(floats a, floats b, char *restrict to, size_t row_bytes, int64_t columns) {
+PD_CLONED_PART void add_columns(floats a, floats b, char *restrict to, size_t row_bytes, int64_t columns) {
     for (int64_t r = 0; r < a.rows; r++) {
         const float *restrict x = a.numbers + r * a.stride, *restrict y = b.numbers + r * b.stride;
         float *restrict sums = (float *)(to + (size_t)r * row_bytes);

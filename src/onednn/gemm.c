@@ -493,16 +493,22 @@ void pd_gemm_pack(const pd_gemm *gemm, pd_worker *worker, const void *weights, i
     if (status != dnnl_success) worker->failed = status;
 }
 
+// What oneDNN's columns are counted from: a number's place is its row's and its column's together. locate has
+// not failed for the columns, and does not for a row.
+static const int8_t *find_packed_row(const pd_gemm *gemm, const void *packed, int64_t i) {
+    int64_t row = 0;
+    locate(gemm->weights, i, 0, &row);
+    return (const int8_t *)packed + row;
+}
+
 void pd_gemm_packed_row(const pd_gemm *gemm, const void *packed, int64_t i, int8_t *to) {
     if (gemm->tiles) {
         pd_amx_packed_row(gemm->shape.n, gemm->shape.k, packed, i, to);
         return;
     }
-    // A number's place is its row's and its column's together. It has been found before.
-    int64_t row = 0;
-    locate(gemm->weights, i, 0, &row);
+    const int8_t *row = find_packed_row(gemm, packed, i);
     for (int64_t j = 0; j < gemm->shape.n; j++)
-        to[j] = ((const int8_t *)packed)[row + gemm->columns[j]];
+        to[j] = row[gemm->columns[j]];
 }
 
 void pd_gemm_fetch_packed_row(const pd_gemm *gemm, const void *packed, int64_t i) {
@@ -510,11 +516,10 @@ void pd_gemm_fetch_packed_row(const pd_gemm *gemm, const void *packed, int64_t i
         pd_amx_fetch_packed_row(gemm->shape.n, gemm->shape.k, packed, i);
         return;
     }
-    int64_t row = 0;
-    locate(gemm->weights, i, 0, &row);
     enum { NEIGHBOURS = 16 }; // columns, of a line
+    const int8_t *row = find_packed_row(gemm, packed, i);
     for (int64_t j = 0; j < gemm->shape.n; j += NEIGHBOURS)
-        __builtin_prefetch((const int8_t *)packed + row + gemm->columns[j]);
+        __builtin_prefetch(row + gemm->columns[j]);
 }
 
 pd_status pd_worker_create(const pd_gemm_cache *cache, pd_worker *worker, pd_error *err) {

@@ -11,7 +11,9 @@
 enum { LONG_CHUNK_ROWS = 512, CHUNK_GRAIN = 16 };
 // amx.h's kernels want so many that the sums and a slice of both factors fit the second-level cache, in
 // blocks of 32.
-enum { TALL_CHUNK_ROWS = 320, TALL_CHUNK_GRAIN = 32, LONG_SOURCE = 8 << 20 };
+enum { TALL_CHUNK_ROWS = 320, TALL_CHUNK_GRAIN = 32 };
+// Bytes of a source that the caches hold from one panel to the next.
+enum { LONG_SOURCE = 8 << 20 };
 // A copy pays for itself with so many rows.
 enum { ALIASING_BYTES = 2048, LEAST_COPIED_FOR = 64, COPIED_CHUNK_ROWS = 256 };
 // Where a panel is so few weights that calling oneDNN counts beside multiplying.

@@ -11,9 +11,6 @@
 #pragma GCC optimize("fp-contract=fast")
 #endif
 
-// What is not inlined into a clone would be code for the oldest CPU.
-#define ALWAYS_INLINE __attribute__((always_inline)) static inline
-
 static inline int32_t bits_of(float x) {
     int32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -34,7 +31,7 @@ static inline int32_t ordered(int32_t bits) {
 
 // e^x = 2^n · e^f, n the integer nearest to x / ln 2 (Cody and Waite). The polynomial's relative error over
 // |f| ≤ ln 2 / 2 is the least that degree 6 has (Remez): 1.9e-9.
-ALWAYS_INLINE float exp_of(float x) {
+PD_CLONED_PART float exp_of(float x) {
     const float rounder = 12582912.0F + 127.0F; // 1.5 · 2²³: adding it leaves n, biased, in the low bits
     const float shifted = x * 0x1.715476p+0F + rounder;
     const float n = shifted - rounder;
@@ -62,7 +59,7 @@ void pd_exp_row(float *x, int64_t n) {
     exp_row(x, n);
 }
 
-ALWAYS_INLINE float row_maximum(const float *row, int64_t n, float least) {
+PD_CLONED_PART float row_maximum(const float *row, int64_t n, float least) {
     int32_t most = ordered(bits_of(least));
     for (int64_t i = 0; i < n; i++) {
         const int32_t score = ordered(bits_of(row[i]));
@@ -81,7 +78,7 @@ float pd_max_row(const float *x, int64_t n) {
 }
 
 // row = e^(row - maximum); the sum. The lanes are SIMD's, for floats are not added in another order unasked.
-ALWAYS_INLINE float row_shares(float *row, int64_t n, float maximum) {
+PD_CLONED_PART float row_shares(float *row, int64_t n, float maximum) {
     float lanes[PD_SOFTMAX_STEP] = {0};
     for (int64_t i = 0; i < n; i += PD_SOFTMAX_STEP) {
         for (int lane = 0; lane < PD_SOFTMAX_STEP; lane++) {
@@ -98,8 +95,8 @@ ALWAYS_INLINE float row_shares(float *row, int64_t n, float maximum) {
 
 // The same into `halves`, by way of numbers that stay in the first-level cache: a loop that made both would
 // not be one of SIMD.
-ALWAYS_INLINE float row_halves(const float *restrict row, uint16_t *restrict halves, int64_t n,
-                               float maximum) {
+PD_CLONED_PART float row_halves(const float *restrict row, uint16_t *restrict halves, int64_t n,
+                                float maximum) {
     enum { AT_ONCE = 128 };
     float shares[AT_ONCE], sum = 0.0F;
     for (int64_t i = 0; i < n; i += AT_ONCE) {
@@ -112,7 +109,7 @@ ALWAYS_INLINE float row_halves(const float *restrict row, uint16_t *restrict hal
     return sum;
 }
 
-ALWAYS_INLINE void row_scale(float *row, int64_t n, float factor) {
+PD_CLONED_PART void row_scale(float *row, int64_t n, float factor) {
     for (int64_t i = 0; i < n; i++)
         row[i] *= factor;
 }
